@@ -1,0 +1,83 @@
+"""The networks, by name: an explicit table, no reflection."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from ismallnet.models.ismallnet import ISmallNet
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of ``MODELS``."""
+
+    build: Callable[..., nn.Module]
+    summary: str
+    recipe: str
+    """The recipe that trains it."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What this name means beyond the defaults of ``build``."""
+
+
+_PAPER = "recipes/paper-nuaa.yaml"
+_COMPACT: dict[str, Any] = {
+    "encoder": "plain",
+    "shared": True,
+    "patch": 2,
+    "widths": (32, 32, 64, 96, 128),
+    "depths": (1, 1, 1, 1, 1),
+    "decoder_depths": (1, 1, 1, 1),
+    "wiring": "unet",
+    "fusion_width": 16,
+    "down": "max",
+}
+_TEXT: dict[str, Any] = {
+    "encoder": "resnet18",
+    "widths": (64, 64, 128, 256, 512),
+    "down": "max",
+    "fusion": "add",
+}
+
+MODELS: dict[str, Entry] = {
+    "ismallnet": Entry(ISmallNet, "iSmallNet as the official code builds it", _PAPER),
+    "ismallnet-unet": Entry(ISmallNet, "ablation: U-Net wiring", _PAPER, {"wiring": "unet"}),
+    "ismallnet-unet++": Entry(ISmallNet, "ablation: U-Net++ wiring", _PAPER, {"wiring": "unet++"}),
+    "ismallnet-dna": Entry(ISmallNet, "ablation: DNANet wiring", _PAPER, {"wiring": "dna"}),
+    "ismallnet-single": Entry(
+        ISmallNet, "ablation: no interior and boundary streams", _PAPER, {"streams": "none"}
+    ),
+    "ismallnet-paper": Entry(ISmallNet, "the paper's text read literally", _PAPER, _TEXT),
+    "ismallnet-s": Entry(ISmallNet, "our compact network", "recipes/fast-joint.yaml", _COMPACT),
+}
+
+
+def list_models() -> list[str]:
+    """Return the names that ``create_model`` takes."""
+    return list(MODELS)
+
+
+def create_model(name: str, **options: Any) -> nn.Module:
+    """Build a network with random weights.
+
+    Args:
+        name: One of ``list_models()``.
+        **options: Arguments of the network's class, on top of what the name means.
+
+    Returns:
+        A module with ``forward(image) -> Logits`` and ``score(image)``.
+
+    Raises:
+        ValueError: No such name; the nearest is given.
+        TypeError: The network has no such option.
+    """
+    if name not in MODELS:
+        near = difflib.get_close_matches(name, MODELS, 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"unknown model {name!r}; {hint}choose from {', '.join(MODELS)}")
+    entry = MODELS[name]
+    return entry.build(**{**entry.options, **options})

@@ -1,0 +1,73 @@
+"""Encoders: an image to one feature map a level, each level half the size of the one above."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ismallnet.models.layers import ResidualBlock, chain
+
+
+class Encoder(nn.Module):
+    """Blocks at the input's own resolution, then (2×2 max-pool, blocks) a level: first column X[i, 0].
+
+    iSmallNet's official encoder (and DNANet's) is ``widths=(16, 32, 64, 128, 256)``,
+    ``depths=(1, 2, 2, 2, 2)``: there is no strided stem.
+
+    Args:
+        inputs: Channels in.
+        widths: Channels of each level, top first.
+        depths: Blocks of each level.
+        block: Builds a block from channels in and out.
+    """
+
+    stride = 1
+
+    def __init__(
+        self, inputs: int, widths: Sequence[int], depths: Sequence[int], block: Callable[[int, int], nn.Module]
+    ) -> None:
+        super().__init__()
+        befores = (inputs, *widths[:-1])
+        self.levels = nn.ModuleList(
+            chain(block, before, width, depth)
+            for before, width, depth in zip(befores, widths, depths, strict=True)
+        )
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Map (B, inputs, H, W) to [(B, widths[i], H / 2**i, W / 2**i)]."""
+        features: list[Tensor] = []
+        for level in self.levels:
+            x = level(F.max_pool2d(x, 2) if features else x)
+            features.append(x)
+        return features
+
+
+class ResNet18(nn.Module):
+    """ResNet-18 (He et al., CVPR 2016) without its classifier, as iSmallNet's text reads.
+
+    "Five residual blocks", "the size of F_i is W/2^i": the 7×7 stride-2 stem is F_1, max-pool and
+    the first stage F_2, the other three stages F_3 to F_5. Trained from scratch.
+    """
+
+    stride = 2
+
+    def __init__(self, inputs: int, widths: Sequence[int] = (64, 64, 128, 256, 512)) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(inputs, widths[0], 7, 2, 3, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()
+        )
+        self.stages = nn.ModuleList()
+        for level in range(1, len(widths)):
+            before, width, stride = widths[level - 1], widths[level], 1 if level == 1 else 2
+            first = ResidualBlock(before, width, stride=stride, attention=False, shortcut_bias=False)
+            self.stages.append(nn.Sequential(first, ResidualBlock(width, width, attention=False)))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Map (B, inputs, H, W) to [(B, widths[i], H / 2**(i + 1), W / 2**(i + 1))]."""
+        features = [self.stem(x)]
+        for level, stage in enumerate(self.stages, start=1):
+            x = features[-1]
+            features.append(stage(F.max_pool2d(x, 3, 2, 1) if level == 1 else x))
+        return features

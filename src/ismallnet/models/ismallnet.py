@@ -1,0 +1,275 @@
+"""iSmallNet (Hu et al., 2023): two encoders, nested decoders, interior and boundary streams, fusion.
+
+An image goes through one or two encoders; each stream refines its features in a nested decoder
+(MNIM) and predicts its own map; the fusion stream (IBFM) joins the streams level by level and
+predicts the target. Built after the official code; where the paper's text differs, an option says so:
+
+* the text has ResNet-18 encoders whose first feature is at half resolution (``encoder="resnet18"``),
+  the code five levels of Res-CBAM blocks from full resolution on (``encoder="cbam"``);
+* Eq. 2 halves by max-pooling (``down="max"``), the code bilinearly (``down="bilinear"``);
+* the text adds the streams to the global features (``fusion="add"``), the code concatenates;
+* the code uses one 1×1 convolution for two levels and leaves another unused (``official=True``);
+  by default every level has its own, and every parameter a gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ismallnet.models.encoder import Encoder, ResNet18
+from ismallnet.models.layers import MergeBlock, ResidualBlock, in_float32, initialise, resize
+from ismallnet.models.nested import Down, NestedDecoder, WiringName
+from ismallnet.types import Logits
+
+Streams = Literal["both", "interior", "boundary", "none", "unsupervised"]
+STREAMS: dict[str, tuple[str, ...]] = {
+    "both": ("interior", "boundary"),
+    "interior": ("interior",),
+    "boundary": ("boundary",),
+    "none": ("target",),
+    "unsupervised": ("first", "second"),
+}
+"""The streams that are built; interior and boundary are supervised by their own label maps."""
+
+GREY_MEAN, GREY_STD = (0.4206,), (0.1617,)
+"""Of all pixels of the NUAA-SIRST and NUDT-SIRST train lists (50_50), grey in [0, 1]."""
+OFFICIAL_MEAN, OFFICIAL_STD = (124.55 / 255, 118.90 / 255, 102.94 / 255), (56.77 / 255, 55.97 / 255, 57.50 / 255)
+"""The official code's three-channel constants (those of the DUTS saliency data set)."""
+
+
+class LevelFusion(nn.Module):
+    """Project every level to one width, double up to the finest, concatenate, one block (Decoder2, IBFM).
+
+    Args:
+        inputs: Channels of each level, finest first.
+        width: Channels of each projection and of the result.
+        block: Builds a block from channels in and out.
+        project_finest: Also project the finest level (IBFM does, Decoder2 passes it on).
+        official: Reproduce the official IBFM: the two coarsest but one levels share a projection.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[int],
+        width: int,
+        block: Callable[[int, int], nn.Module],
+        *,
+        project_finest: bool,
+        official: bool = False,
+    ) -> None:
+        super().__init__()
+        self.project = nn.ModuleList(
+            nn.Conv2d(channels, width, 1) if level or project_finest else nn.Identity()
+            for level, channels in enumerate(inputs)
+        )
+        self.official = official
+        self.block = block(len(inputs) * width, width)
+
+    def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Map [(B, inputs[i], H / 2**i, W / 2**i)] to (B, width, H, W), and give the projections too."""
+        size = levels[0].shape[-2:]
+        projections = list(self.project)
+        if self.official:
+            projections[4] = projections[3]
+        narrow = [resize(project(x), size) for project, x in zip(projections, levels, strict=True)]
+        return self.block(torch.cat(narrow, 1)), narrow
+
+
+class Head(nn.Module):
+    """Features at 1/``stride`` of the image to one logit a pixel.
+
+    ``shuffle`` predicts the stride × stride pixels under each feature, ``bilinear`` interpolates.
+    """
+
+    def __init__(self, width: int, stride: int, *, shuffle: bool, hidden: int | None = None) -> None:
+        super().__init__()
+        self.body: nn.Module = nn.Identity()
+        if hidden is not None:
+            self.body = nn.Sequential(nn.Conv2d(width, hidden, 3, 1, 1), nn.BatchNorm2d(hidden), nn.ReLU())
+        self.predict = nn.Conv2d(hidden or width, stride**2 if shuffle else 1, 3, 1, 1)
+        self.stride, self.shuffle = stride, shuffle
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, width, H, W) to (B, 1, H · stride, W · stride)."""
+        logits = in_float32(self.predict, self.body(x))
+        if self.shuffle:
+            return F.pixel_shuffle(logits, self.stride)
+        return resize(logits, [n * self.stride for n in logits.shape[-2:]])
+
+
+class ISmallNet(nn.Module):
+    """The three-stream network and, by its options, its ablations.
+
+    Args:
+        in_channels: 1 for grey; 3 for the official layout, to which a grey image is expanded.
+        widths: Channels of each level, finest first.
+        depths: Blocks of each encoder level.
+        decoder_depths: Blocks of a decoder node on each level but the coarsest.
+        wiring: A name in ``ismallnet.models.nested.WIRINGS``.
+        streams: ``both``; one of ``interior``, ``boundary``; ``none``: one stream, no fusion stream, the
+            target only (the paper's "w/o interior/boundary stream"); ``unsupervised``: both are
+            built, neither has its own supervision.
+        encoder: ``cbam`` (official), ``resnet18`` (the text), ``plain`` (residual blocks, no attention).
+        shared: One encoder for all streams.
+        patch: Side of the square of pixels that is folded into the channels before the encoder and
+            unfolded by the heads: 2 runs the network at half resolution and loses no pixel.
+        fusion: ``concat`` (official) or ``add`` (the text).
+        fusion_width: Channels of the projected levels; ``widths[0]`` where None.
+        down: ``bilinear`` (official) or ``max`` (Eq. 2) for the links from the level above.
+        deep: Also predict the target from each fused level, as ``Logits.auxiliary`` (training only).
+        official: Reproduce the official code's projection mix-up, dead parameters included.
+        mean: Of the input by channel, in [0, 1]; None: the train lists' (grey) or the official ones.
+        std: Likewise.
+
+    Raises:
+        ValueError: An option outside its choices, or lengths that do not match.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int = 1,
+        widths: Sequence[int] = (16, 32, 64, 128, 256),
+        depths: Sequence[int] = (1, 2, 2, 2, 2),
+        decoder_depths: Sequence[int] = (1, 2, 2, 2),
+        wiring: WiringName = "mnim",
+        streams: Streams = "both",
+        encoder: Literal["cbam", "resnet18", "plain"] = "cbam",
+        shared: bool = False,
+        patch: int = 1,
+        fusion: Literal["concat", "add"] = "concat",
+        fusion_width: int | None = None,
+        down: Down = "bilinear",
+        deep: bool = False,
+        official: bool = False,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        _check(in_channels, widths, depths, decoder_depths, streams, encoder, fusion, official)
+        self.streams, self.fusion, self.patch = STREAMS[streams], fusion, patch
+        mean = mean if mean is not None else GREY_MEAN if in_channels == 1 else OFFICIAL_MEAN
+        std = std if std is not None else GREY_STD if in_channels == 1 else OFFICIAL_STD
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).reshape(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).reshape(1, -1, 1, 1))
+        plain = partial(ResidualBlock, attention=False)
+        block: Callable[[int, int], nn.Module] = ResidualBlock if encoder == "cbam" else plain
+        node: Callable[[int, int], nn.Module] = MergeBlock if encoder == "plain" else block
+        width = widths[0] if fusion_width is None else fusion_width
+        inputs = in_channels * patch**2
+        self.encoders = nn.ModuleList(
+            ResNet18(inputs, widths) if encoder == "resnet18" else Encoder(inputs, widths, depths, block)
+            for _ in range(1 if shared else len(self.streams))
+        )
+        self.decoders = nn.ModuleDict()
+        self.finals = nn.ModuleDict()
+        for stream in self.streams:
+            self.decoders[stream] = NestedDecoder(
+                widths, wiring=wiring, depths=decoder_depths, block=node, down=down
+            )
+            self.finals[stream] = LevelFusion(
+                (width, *widths[1:]) if width == widths[0] else widths, width, node, project_finest=width != widths[0]
+            )
+        stride = int(self.encoders[0].stride) * patch
+        head = partial(Head, stride=stride, shuffle=patch > 1)
+        self.heads = nn.ModuleDict({s: head(width) for s in self.streams if s in ("interior", "boundary", "target")})
+        fused = [width * len(self.streams)] * len(widths)
+        if streams != "none":
+            self.fuse = LevelFusion(fused, width, node, project_finest=True, official=official)
+            joined = width * (1 + len(self.streams)) if fusion == "concat" else width
+            self.heads["target"] = head(joined, hidden=width)
+        self.auxiliary = nn.ModuleList(head(width) for _ in widths) if deep else None
+        self.multiple = stride * 2 ** (len(widths) - 1)
+        """Height and width are reflect-padded to a multiple of this, and the logits cropped back."""
+        self.minimum = 16
+        """Smallest height and width that ``forward`` takes."""
+        initialise(self)
+
+    def forward(self, image: Tensor) -> Logits:
+        """Predict the target and, with these streams, the interior and boundary maps.
+
+        Args:
+            image: (B, 1, H, W) in [0, 1], grey; with ``in_channels=3`` also (B, 3, H, W). Any H, W
+                from ``minimum`` on.
+
+        Raises:
+            ValueError: The shape is another.
+        """
+        channels = self.mean.shape[1]
+        if image.ndim != 4 or image.shape[1] not in (1, channels):
+            raise ValueError(f"got an image of shape {tuple(image.shape)}; expected (B, {channels}, H, W)")
+        height, width = image.shape[-2:]
+        x = _pad((image - self.mean) / self.std, self.multiple)
+        if self.patch > 1:
+            x = F.pixel_unshuffle(x, self.patch)
+        features = [encoder(x) for encoder in self.encoders]
+        levels, finals = [], []
+        for n, stream in enumerate(self.streams):
+            nodes = self.decoders[stream](features[n % len(features)])
+            final, narrow = self.finals[stream](nodes)
+            levels.append(narrow)
+            finals.append(final)
+        maps = {s: self.heads[s](f) for s, f in zip(self.streams, finals, strict=True) if s in self.heads}
+        fused = levels[0]
+        if "target" not in maps:
+            fused_final, fused = self.fuse([torch.cat(level, 1) for level in zip(*levels, strict=True)])
+            everything = [*finals, fused_final]
+            joined = torch.cat(everything, 1) if self.fusion == "concat" else torch.stack(everything).sum(0)
+            maps["target"] = self.heads["target"](joined)
+        extra: list[Tensor] = []
+        if self.auxiliary is not None and self.training:
+            extra = [head(level) for head, level in zip(self.auxiliary, fused, strict=True)]
+        crop = (slice(None), slice(None), slice(height), slice(width))
+        return Logits(
+            maps["target"][crop],
+            maps["interior"][crop] if "interior" in maps else None,
+            maps["boundary"][crop] if "boundary" in maps else None,
+            tuple(logits[crop] for logits in extra),
+        )
+
+    def score(self, image: Tensor) -> Tensor:
+        """Return the probability (B, 1, H, W) that each pixel belongs to a target."""
+        return torch.sigmoid(self(image).target.float())
+
+
+def _pad(x: Tensor, multiple: int) -> Tensor:
+    """Reflect-pad the right and bottom of (B, C, H, W) to a multiple; mirrors again where H or W is short."""
+    for axis in (-1, -2):
+        while missing := -x.shape[axis] % multiple:
+            step = min(missing, x.shape[axis] - 1)
+            x = F.pad(x, (0, step, 0, 0) if axis == -1 else (0, 0, 0, step), mode="reflect")
+    return x
+
+
+def _check(
+    in_channels: int,
+    widths: Sequence[int],
+    depths: Sequence[int],
+    decoder_depths: Sequence[int],
+    streams: str,
+    encoder: str,
+    fusion: str,
+    official: bool,
+) -> None:
+    """Raise ValueError for an option outside its choices."""
+    for name, value, choices in (
+        ("streams", streams, tuple(STREAMS)),
+        ("encoder", encoder, ("cbam", "resnet18", "plain")),
+        ("fusion", fusion, ("concat", "add")),
+        ("in_channels", in_channels, (1, 3)),
+    ):
+        if value not in choices:
+            raise ValueError(f"unknown {name} {value!r}; choose from {', '.join(map(str, choices))}")
+    if not len(widths) == len(depths) == len(decoder_depths) + 1:
+        raise ValueError(
+            f"got {len(widths)} widths, {len(depths)} depths and {len(decoder_depths)} decoder depths; "
+            "give one width and depth a level and one decoder depth for each level but the coarsest"
+        )
+    if official and len(widths) != 5:
+        raise ValueError(f"official=True reproduces five levels; got {len(widths)} widths")
