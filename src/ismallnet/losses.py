@@ -1,0 +1,177 @@
+"""Region losses on logits, and the loss of a network with label decoupling.
+
+Every region loss takes logits and a truth in [0, 1] (soft labels included), both (B, 1, H, W), and returns
+a scalar. They compute in float32 where the logits have half precision, float64 in float64.
+
+Several processes: a mean over samples needs nothing, since the mean of the processes' gradients is the
+gradient of the whole batch where all have equally many samples. A ratio of sums over the batch
+(``per_sample=False``) is not such a mean, so its sums are all-reduced, with gradient, when
+``torch.distributed`` is initialised: every process then holds the loss of the global batch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ismallnet.types import Logits
+
+
+def soft_iou(logits: Tensor, truth: Tensor, *, smooth: float = 1.0, per_sample: bool = True) -> Tensor:
+    """One minus the soft intersection over union, ``(Σpt + s) / (Σ(p + t - pt) + s)``, p = sigmoid(logits).
+
+    Args:
+        logits: (B, 1, H, W).
+        truth: (B, 1, H, W) in [0, 1].
+        smooth: s: what makes an empty truth count, its loss being ``1 - s / (Σp + s)``.
+        per_sample: The mean over samples (iSmallNet and label decoupling); else one ratio of the sums over
+            the batch (ACM, ALCNet, DNANet), which large targets dominate.
+    """
+    overlap, total = _overlap_and_total(logits, truth, per_sample=per_sample)
+    return (1 - (overlap + smooth) / (total - overlap + smooth)).mean()
+
+
+def soft_dice(logits: Tensor, truth: Tensor, *, smooth: float = 1.0, per_sample: bool = True) -> Tensor:
+    """One minus the soft Dice coefficient, ``(2Σpt + s) / (Σ(p + t) + s)``; arguments as in ``soft_iou``."""
+    overlap, total = _overlap_and_total(logits, truth, per_sample=per_sample)
+    return (1 - (2 * overlap + smooth) / (total + smooth)).mean()
+
+
+def bce(logits: Tensor, truth: Tensor) -> Tensor:
+    """Binary cross-entropy, the mean over all pixels of the batch.
+
+    Args:
+        logits: (B, 1, H, W).
+        truth: (B, 1, H, W) in [0, 1].
+    """
+    return F.binary_cross_entropy_with_logits(*_full_precision(logits, truth))
+
+
+LOSSES: dict[str, Callable[..., Tensor]] = {"bce": bce, "iou": soft_iou, "dice": soft_dice}
+"""The terms that a ``RegionLoss`` may add up."""
+
+
+class RegionLoss(nn.Module):
+    """A sum of region losses, named as in ``"bce+iou"``.
+
+    Args:
+        terms: Names in ``LOSSES`` joined by ``+``.
+        per_sample: See ``soft_iou``.
+        smooth: See ``soft_iou``.
+
+    Raises:
+        ValueError: If a name is not in ``LOSSES``.
+    """
+
+    def __init__(self, terms: str = "bce+iou", *, per_sample: bool = True, smooth: float = 1.0) -> None:
+        super().__init__()
+        self.names = tuple(name.strip() for name in terms.split("+"))
+        for name in self.names:
+            if name not in LOSSES:
+                raise ValueError(
+                    f"unknown loss {name!r} in {terms!r}; choose from {', '.join(LOSSES)}, joined by '+'"
+                )
+        self.per_sample = per_sample
+        self.smooth = smooth
+
+    def forward(self, logits: Tensor, truth: Tensor) -> Tensor:
+        """The sum of the terms, a scalar; both arguments are (B, 1, H, W)."""
+        ratio = {"per_sample": self.per_sample, "smooth": self.smooth}
+        terms = [LOSSES[name](logits, truth, **({} if name == "bce" else ratio)) for name in self.names]
+        return torch.stack(terms).sum()
+
+
+class LabelDecouplingLoss(nn.Module):
+    """The loss of the three heads: target, interior and boundary, each BCE + soft IoU by default.
+
+    The defaults are those of the official code (a plain sum, per-sample IoU with smooth 1). The
+    label-decoupling paper itself takes ``streams="bce"``. A head that the network does not have is skipped.
+
+    Args:
+        target: Loss of the target head and of the auxiliary heads, for ``RegionLoss``.
+        streams: Loss of the interior and boundary heads, for ``RegionLoss``.
+        interior_weight: Factor of the interior head.
+        boundary_weight: Factor of the boundary head.
+        auxiliary_weight: Factor of the mean over the auxiliary heads, each against the target's truth.
+        per_sample: See ``soft_iou``.
+        smooth: See ``soft_iou``.
+    """
+
+    def __init__(
+        self,
+        target: str = "bce+iou",
+        *,
+        streams: str = "bce+iou",
+        interior_weight: float = 1.0,
+        boundary_weight: float = 1.0,
+        auxiliary_weight: float = 1.0,
+        per_sample: bool = True,
+        smooth: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.target = RegionLoss(target, per_sample=per_sample, smooth=smooth)
+        self.streams = RegionLoss(streams, per_sample=per_sample, smooth=smooth)
+        self.interior_weight = interior_weight
+        self.boundary_weight = boundary_weight
+        self.auxiliary_weight = auxiliary_weight
+
+    def forward(
+        self, logits: Logits, target: Tensor, interior: Tensor | None = None, boundary: Tensor | None = None
+    ) -> Tensor:
+        """The weighted sum over the heads, a scalar.
+
+        Args:
+            logits: What the network returned.
+            target: (B, 1, H, W) in [0, 1], the mask.
+            interior: (B, 1, H, W) in [0, 1]; needed where the network has an interior head.
+            boundary: (B, 1, H, W) in [0, 1]; needed where the network has a boundary head.
+
+        Raises:
+            ValueError: If a map is missing, or its shape is not that of its logits.
+        """
+        loss: Tensor = self.target(logits.target, target)
+        for name, head, truth, weight in (
+            ("interior", logits.interior, interior, self.interior_weight),
+            ("boundary", logits.boundary, boundary, self.boundary_weight),
+        ):
+            if head is None:
+                continue
+            if truth is None:
+                raise ValueError(f"the network has an {name} head, so the loss needs the {name} map")
+            loss = loss + weight * self.streams(head, truth)
+        if logits.auxiliary:
+            heads = torch.stack([self.target(head, target) for head in logits.auxiliary])
+            loss = loss + self.auxiliary_weight * heads.mean()
+        return loss
+
+
+def _full_precision(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in float32, or float64 where they are; shapes checked."""
+    if logits.shape != truth.shape or logits.ndim != 4:
+        raise ValueError(
+            f"logits and truth are both (B, 1, H, W), got {tuple(logits.shape)} and {tuple(truth.shape)}"
+        )
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    return logits.to(dtype), truth.to(dtype)
+
+
+def _overlap_and_total(logits: Tensor, truth: Tensor, *, per_sample: bool) -> Tensor:
+    """Σpt and Σ(p + t): (2, B) per sample, or (2, 1) over the batch of all processes."""
+    logits, truth = _full_precision(logits, truth)
+    score = torch.sigmoid(logits)
+    sums = torch.stack([(score * truth).flatten(1).sum(1), (score + truth).flatten(1).sum(1)])
+    if per_sample:
+        return sums
+    sums = sums.sum(1, keepdim=True)
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        from torch.distributed.nn.functional import all_reduce
+
+        sums = all_reduce(sums)
+    return sums
