@@ -11,7 +11,7 @@ gradient of the whole batch where all have equally many samples. A ratio of sums
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed
@@ -35,13 +35,15 @@ def soft_iou(logits: Tensor, truth: Tensor, *, smooth: float = 1.0, per_sample: 
             the batch (ACM, ALCNet, DNANet), which large targets dominate.
     """
     overlap, total = _overlap_and_total(logits, truth, per_sample=per_sample)
-    return (1 - (overlap + smooth) / (total - overlap + smooth)).mean()
+    ratio: Tensor = (overlap + smooth) / (total - overlap + smooth)
+    return 1 - ratio.mean()
 
 
 def soft_dice(logits: Tensor, truth: Tensor, *, smooth: float = 1.0, per_sample: bool = True) -> Tensor:
     """One minus the soft Dice coefficient, ``(2Σpt + s) / (Σ(p + t) + s)``; arguments as in ``soft_iou``."""
     overlap, total = _overlap_and_total(logits, truth, per_sample=per_sample)
-    return (1 - (2 * overlap + smooth) / (total + smooth)).mean()
+    ratio: Tensor = (2 * overlap + smooth) / (total + smooth)
+    return 1 - ratio.mean()
 
 
 def bce(logits: Tensor, truth: Tensor) -> Tensor:
@@ -162,16 +164,27 @@ def _full_precision(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     return logits.to(dtype), truth.to(dtype)
 
 
-def _overlap_and_total(logits: Tensor, truth: Tensor, *, per_sample: bool) -> Tensor:
-    """Σpt and Σ(p + t): (2, B) per sample, or (2, 1) over the batch of all processes."""
+def _overlap_and_total(logits: Tensor, truth: Tensor, *, per_sample: bool) -> tuple[Tensor, Tensor]:
+    """Σpt and Σ(p + t): (B,) per sample, or (1,) over the batch of all processes."""
     logits, truth = _full_precision(logits, truth)
     score = torch.sigmoid(logits)
     sums = torch.stack([(score * truth).flatten(1).sum(1), (score + truth).flatten(1).sum(1)])
-    if per_sample:
-        return sums
-    sums = sums.sum(1, keepdim=True)
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        from torch.distributed.nn.functional import all_reduce
+    if not per_sample:
+        sums = sums.sum(1, keepdim=True)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            sums = _SumOverProcesses.apply(sums)  # type: ignore[no-untyped-call]
+    return sums[0], sums[1]
 
-        sums = all_reduce(sums)
-    return sums
+
+class _SumOverProcesses(torch.autograd.Function):
+    """All-reduce with gradient: an input counts in the loss of every process, so its gradients add up."""
+
+    @staticmethod
+    def forward(_ctx: Any, local: Tensor) -> Tensor:
+        total = local.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_ctx: Any, *gradients: Tensor) -> Tensor:
+        return _SumOverProcesses.forward(None, gradients[0])
