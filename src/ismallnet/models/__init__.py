@@ -34,6 +34,7 @@ _COMPACT: dict[str, Any] = {
     "decoder_depths": (1, 1, 1, 1),
     "wiring": "unet",
     "fusion_width": 16,
+    "prior": 0.01,
     "down": "max",
 }
 _TEXT: dict[str, Any] = {

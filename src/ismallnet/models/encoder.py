@@ -26,7 +26,11 @@ class Encoder(nn.Module):
     stride = 1
 
     def __init__(
-        self, inputs: int, widths: Sequence[int], depths: Sequence[int], block: Callable[[int, int], nn.Module]
+        self,
+        inputs: int,
+        widths: Sequence[int],
+        depths: Sequence[int],
+        block: Callable[[int, int], nn.Module],
     ) -> None:
         super().__init__()
         befores = (inputs, *widths[:-1])

@@ -14,6 +14,7 @@ predicts the target. Built after the official code; where the paper's text diffe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
@@ -37,9 +38,12 @@ STREAMS: dict[str, tuple[str, ...]] = {
 }
 """The streams that are built; interior and boundary are supervised by their own label maps."""
 
-GREY_MEAN, GREY_STD = (0.4206,), (0.1617,)
+GREY_MEAN, GREY_STD = (0.4288,), (0.2219,)
 """Of all pixels of the NUAA-SIRST and NUDT-SIRST train lists (50_50), grey in [0, 1]."""
-OFFICIAL_MEAN, OFFICIAL_STD = (124.55 / 255, 118.90 / 255, 102.94 / 255), (56.77 / 255, 55.97 / 255, 57.50 / 255)
+OFFICIAL_MEAN, OFFICIAL_STD = (
+    (124.55 / 255, 118.90 / 255, 102.94 / 255),
+    (56.77 / 255, 55.97 / 255, 57.50 / 255),
+)
 """The official code's three-channel constants (those of the DUTS saliency data set)."""
 
 
@@ -123,6 +127,8 @@ class ISmallNet(nn.Module):
         fusion_width: Channels of the projected levels; ``widths[0]`` where None.
         down: ``bilinear`` (official) or ``max`` (Eq. 2) for the links from the level above.
         deep: Also predict the target from each fused level, as ``Logits.auxiliary`` (training only).
+        prior: Start every head at this probability of a target, 0 to 1 exclusive, and every residual block
+            as its shortcut, so that training begins at the rare-target rate; None: Kaiming as official.
         official: Reproduce the official code's projection mix-up, dead parameters included.
         mean: Of the input by channel, in [0, 1]; None: the train lists' (grey) or the official ones.
         std: Likewise.
@@ -147,6 +153,7 @@ class ISmallNet(nn.Module):
         fusion_width: int | None = None,
         down: Down = "bilinear",
         deep: bool = False,
+        prior: float | None = None,
         official: bool = False,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
@@ -173,12 +180,12 @@ class ISmallNet(nn.Module):
             self.decoders[stream] = NestedDecoder(
                 widths, wiring=wiring, depths=decoder_depths, block=node, down=down
             )
-            self.finals[stream] = LevelFusion(
-                (width, *widths[1:]) if width == widths[0] else widths, width, node, project_finest=width != widths[0]
-            )
+            self.finals[stream] = LevelFusion(widths, width, node, project_finest=width != widths[0])
         stride = int(self.encoders[0].stride) * patch
         head = partial(Head, stride=stride, shuffle=patch > 1)
-        self.heads = nn.ModuleDict({s: head(width) for s in self.streams if s in ("interior", "boundary", "target")})
+        self.heads = nn.ModuleDict(
+            {s: head(width) for s in self.streams if s in ("interior", "boundary", "target")}
+        )
         fused = [width * len(self.streams)] * len(widths)
         if streams != "none":
             self.fuse = LevelFusion(fused, width, node, project_finest=True, official=official)
@@ -190,6 +197,17 @@ class ISmallNet(nn.Module):
         self.minimum = 16
         """Smallest height and width that ``forward`` takes."""
         initialise(self)
+        if prior is not None:
+            self._start_at(prior)
+
+    def _start_at(self, prior: float) -> None:
+        """See ``prior``."""
+        for module in self.modules():
+            if isinstance(module, ResidualBlock):
+                nn.init.zeros_(module.norm2.weight)
+            elif isinstance(module, Head):
+                nn.init.normal_(module.predict.weight, std=0.01)
+                nn.init.constant_(module.predict.bias, math.log(prior / (1 - prior)))
 
     def forward(self, image: Tensor) -> Logits:
         """Predict the target and, with these streams, the interior and boundary maps.

@@ -128,12 +128,11 @@ def resize(x: Tensor, size: Sequence[int], *, align_corners: bool = False) -> Te
 
 def in_float32(module: nn.Module, x: Tensor) -> Tensor:
     """Run ``module`` in float32 even under autocast: the last convolution decides thin margins."""
-    if not torch.is_autocast_enabled(x.device.type):
-        y: Tensor = module(x)
-        return y
-    with torch.autocast(x.device.type, enabled=False):
-        y = module(x.float())
-        return y
+    if torch.is_autocast_enabled(x.device.type):
+        with torch.autocast(x.device.type, enabled=False):
+            return in_float32(module, x.float())
+    y: Tensor = module(x)
+    return y
 
 
 def initialise(model: nn.Module) -> None:
