@@ -18,7 +18,8 @@ target cut by the frame has no outline there.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -149,6 +150,40 @@ RECIPES: dict[str, Callable[[NDArray[np.bool_]], Labels]] = {
 }
 
 
+def write_label_pictures(
+    mask: NDArray[np.generic], folder: str | Path, name: str, *, recipe: str = "official", zoom: int = 4
+) -> tuple[Path, ...]:
+    """Write the maps of one mask as 8-bit PNG pictures, for inspection.
+
+    ``NAME_interior.png`` and ``NAME_boundary.png`` hold the maps as they are; ``NAME_labels.png`` shows mask,
+    interior and boundary side by side, each pixel a square, grey lines between.
+
+    Args:
+        mask: (H, W), as ``decouple`` takes it.
+        folder: Where to write; it exists.
+        name: What the files' names begin with.
+        recipe: A name in ``RECIPES``.
+        zoom: Side of a pixel's square in ``NAME_labels.png``.
+
+    Returns:
+        The three files.
+
+    Raises:
+        ValueError: As in ``decouple``.
+        OSError: A file cannot be written.
+    """
+    labels = decouple(mask, recipe=recipe)
+    shown = (_binary(mask).astype(np.uint8) * np.uint8(255), *labels)
+    line = np.full((zoom * mask.shape[0], zoom), 128, np.uint8)
+    row = [part for each in shown for part in (line, each.repeat(zoom, 0).repeat(zoom, 1))]
+    pictures = {"interior": labels.interior, "boundary": labels.boundary, "labels": np.hstack(row[1:])}
+    files = {kind: Path(folder) / f"{name}_{kind}.png" for kind in pictures}
+    for kind, picture in pictures.items():
+        if not cv2.imwrite(str(files[kind]), picture):
+            raise OSError(f"cannot write {files[kind]}; does the folder exist, is the disk full?")
+    return tuple(files.values())
+
+
 def _binary(mask: NDArray[np.generic]) -> NDArray[np.bool_]:
     if mask.ndim != 2 or mask.size == 0:
         raise ValueError(f"a mask is (H, W) with at least one pixel, got shape {mask.shape}")
@@ -171,6 +206,6 @@ def _distance(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
     return np.asarray(transform, np.float32)
 
 
-def _levels(share: NDArray[np.float32]) -> NDArray[np.uint8]:
+def _levels(share: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
     """[0, 1] to 0-255, rounded."""
-    return np.rint(share * 255).astype(np.uint8)
+    return np.asarray(np.rint(share * 255), np.uint8)
