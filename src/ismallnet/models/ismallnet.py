@@ -137,6 +137,9 @@ class ISmallNet(nn.Module):
         ValueError: An option outside its choices, or lengths that do not match.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         *,
@@ -181,7 +184,7 @@ class ISmallNet(nn.Module):
                 widths, wiring=wiring, depths=decoder_depths, block=node, down=down
             )
             self.finals[stream] = LevelFusion(widths, width, node, project_finest=width != widths[0])
-        stride = int(self.encoders[0].stride) * patch
+        stride = (ResNet18 if encoder == "resnet18" else Encoder).stride * patch
         head = partial(Head, stride=stride, shuffle=patch > 1)
         self.heads = nn.ModuleDict(
             {s: head(width) for s in self.streams if s in ("interior", "boundary", "target")}
@@ -207,6 +210,7 @@ class ISmallNet(nn.Module):
                 nn.init.zeros_(module.norm2.weight)
             elif isinstance(module, Head):
                 nn.init.normal_(module.predict.weight, std=0.01)
+                assert module.predict.bias is not None
                 nn.init.constant_(module.predict.bias, math.log(prior / (1 - prior)))
 
     def forward(self, image: Tensor) -> Logits:
