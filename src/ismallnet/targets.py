@@ -59,8 +59,8 @@ def find(mask: NDArray[np.bool_], score: NDArray[np.float32] | None = None) -> t
     index = labels[ys, xs] - 1
     values = np.ones(len(ys)) if score is None else np.asarray(score)[ys, xs].astype(np.float64)
 
-    def total(weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-        return np.bincount(index, weights, count)
+    def total(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.bincount(index, weights, count).astype(np.float64)
 
     area = np.bincount(index, minlength=count)
     weights = np.maximum(values, 0)

@@ -1,0 +1,287 @@
+"""A detector is a function from an image to a score map, and the rule that decides on it.
+
+Networks and filters share it, so that inference, evaluation and benchmarks know one thing. Around the
+function a `Detector` pads what is too small for it, resizes where a protocol asks for it, applies the
+threshold and measures the targets.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+import cv2
+import numpy as np
+from scipy.special import expit
+
+from ismallnet.media import Image
+from ismallnet.targets import find
+from ismallnet.types import Detection
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+WEIGHTS = Path(__file__).parent / "weights"
+"""The bundled weights, a model folder each."""
+
+
+class NoWeightsError(LookupError):
+    """A model that was never trained: it would answer at random."""
+
+
+class Maps(NamedTuple):
+    """What a detector's function returns where it has more than a response: (H, W) maps, all of one kind."""
+
+    target: NDArray[np.float32]
+    interior: NDArray[np.float32] | None = None
+    boundary: NDArray[np.float32] | None = None
+
+
+class Rule(Protocol):
+    """Decides which pixels of a score map are target."""
+
+    def threshold(self, score: NDArray[np.float32]) -> float:
+        """Return the score above which a pixel of this map is target."""
+
+    def apply(self, score: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Return the mask of the pixels above the threshold, strictly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """One threshold for every image: the rule of networks, whose score is a probability."""
+
+    value: float = 0.5
+
+    def threshold(self, score: NDArray[np.float32]) -> float:  # noqa: ARG002
+        """Return the value, whatever the score."""
+        return self.value
+
+    def apply(self, score: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Return score > value, (H, W)."""
+        return score > self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Statistical:
+    """Mean + k standard deviations of the image's own score: the rule of filters, whose score has no scale.
+
+    The standard deviation is that of a sample (divisor N - 1) over the whole map. A constant map has no target.
+    """
+
+    k: float
+
+    def threshold(self, score: NDArray[np.float32]) -> float:
+        """Return mean + k · std of the score; the constant itself for a constant score."""
+        if score.max() == score.min():  # rounding may put the mean beside the constant
+            return float(score.max())
+        return float(score.mean(dtype=np.float64) + self.k * score.std(dtype=np.float64, ddof=1))
+
+    def apply(self, score: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Return score > mean + k · std, (H, W)."""
+        return score > self.threshold(score)
+
+
+class Detector:
+    """Finds small targets in grey images with any function from an image to a score map.
+
+    Args:
+        function: From (H, W) float32 in [0, 1] to a response of the same size, or to `Maps`.
+        name: What reports call it.
+        rule: Decides on the score.
+        logits: The function returns logits: a sigmoid makes them scores, after any resizing.
+        minimum: Least height and width that the function takes. Smaller images are mirrored at their edges,
+            as often as it takes, and the maps cropped back.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[NDArray[np.float32]], NDArray[np.float32] | Maps],
+        *,
+        name: str,
+        rule: Rule,
+        logits: bool = False,
+        minimum: int = 1,
+    ) -> None:
+        self.name, self.rule = name, rule
+        self._function, self._logits, self._minimum = function, logits, minimum
+
+    def __repr__(self) -> str:
+        return f"Detector({self.name!r}, rule={self.rule})"
+
+    @classmethod
+    def from_model(
+        cls,
+        model: nn.Module,
+        *,
+        name: str,
+        rule: Rule | None = None,
+        device: str = "auto",
+        precision: Literal["float32", "bf16"] = "float32",
+    ) -> Detector:
+        """Make a detector of a network.
+
+        Args:
+            model: As `ismallnet.models.create_model` makes them: (B, 1, H, W) in [0, 1] to `Logits`, with the
+                attribute `minimum`. Moved to the device here, put into evaluation mode at every call.
+            name: What reports call it.
+            rule: `Fixed(0.5)` where None.
+            device: As torch names it, or `auto`: an accelerator if there is one, else the CPU.
+            precision: `bf16` runs the network under autocast; the logits are float32 either way.
+        """
+        function = _network_function(model, device, precision)
+        minimum = int(getattr(model, "minimum", 1))
+        return cls(function, name=name, rule=rule or Fixed(), logits=True, minimum=minimum)
+
+    def __call__(self, image: Image | NDArray[np.float32]) -> Detection:
+        """Find the targets of an image, given as `read_image` returns it or as (H, W) float32 in [0, 1].
+
+        Raises:
+            ValueError: Another shape, another type, or values outside [0, 1].
+        """
+        score, interior, boundary = self._maps(image, None)
+        mask = self.rule.apply(score)
+        return Detection(score, mask, find(mask, score), self.rule.threshold(score), interior, boundary)
+
+    def score(
+        self, image: Image | NDArray[np.float32], *, input_size: tuple[int, int] | None = None
+    ) -> NDArray[np.float32]:
+        """Map an image to its score, (H, W) float32.
+
+        Args:
+            image: (H, W) float32 in [0, 1].
+            input_size: (height, width) to which the image is resized before, and from which the response
+                (of a network: the logits, before the sigmoid) is resized back; bilinearly, as torch does with
+                `align_corners=False`, without antialiasing.
+
+        Raises:
+            ValueError: Another shape, another type, or values outside [0, 1].
+        """
+        return self._maps(image, input_size).target
+
+    def _maps(self, image: Image | NDArray[np.float32], input_size: tuple[int, int] | None) -> Maps:
+        pixels = _checked(image.pixels if isinstance(image, Image) else image)
+        height, width = pixels.shape
+        inner = pixels if input_size is None else _resize(pixels, input_size)
+        padding = [_padding(length, self._minimum) for length in inner.shape]
+        answer = self._function(np.pad(inner, padding, "reflect") if np.any(padding) else inner)
+        crop = tuple(slice(a, a + length) for (a, _), length in zip(padding, inner.shape, strict=True))
+
+        def finish(response: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
+            if response is None:
+                return None
+            response = np.asarray(response, np.float32)[crop]
+            if response.shape != inner.shape:
+                raise ValueError(f"{self.name} answered {inner.shape} pixels with a map of {response.shape}")
+            response = response if input_size is None else _resize(response, (height, width))
+            return expit(response) if self._logits else response
+
+        maps = answer if isinstance(answer, Maps) else Maps(answer)
+        target = finish(maps.target)
+        assert target is not None
+        return Maps(target, finish(maps.interior), finish(maps.boundary))
+
+
+def load(name_or_folder: str | Path, *, device: str = "auto", threshold: float | None = None) -> Detector:
+    """Load a trained detector.
+
+    Args:
+        name_or_folder: A name of `ismallnet.list_models()` with bundled weights; or a model folder
+            (`config.json` and `model.safetensors`, as on the Hugging Face hub); or a run's folder, of which
+            the weights that were best on validation are taken, else the last. A name goes before a folder of
+            that name (`./ismallnet-s` is the folder).
+        device: As torch names it, or `auto`: an accelerator if there is one, else the CPU.
+        threshold: Score above which a pixel is target; 0.5 where None.
+
+    Raises:
+        NoWeightsError: The model is known but has no weights here; the text has the command that trains it.
+        FileNotFoundError: Neither a known name nor a folder with weights.
+        ValueError: A threshold outside [0, 1], or weights of another model.
+    """
+    from ismallnet.checkpoint import load_model
+
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise ValueError(f"threshold {threshold} is outside [0, 1], the range of a network's score")
+    folder = _find_weights(name_or_folder)
+    model, saved = load_model(folder)
+    name = saved.name if folder.parent == WEIGHTS else f"{saved.name} ({folder})"
+    rule = Fixed() if threshold is None else Fixed(threshold)
+    return Detector.from_model(model, name=name, rule=rule, device=device)
+
+
+def _find_weights(name_or_folder: str | Path) -> Path:
+    """Return the model folder that a name or a folder stands for."""
+    from ismallnet.models import MODELS
+
+    name = str(name_or_folder)
+    if name in MODELS:
+        if (WEIGHTS / name / "config.json").is_file():
+            return WEIGHTS / name
+        raise NoWeightsError(
+            f"{name} has no trained weights here, and random ones are not run; train it and load its folder: "
+            f"ismallnet train {MODELS[name].recipe} --model.name {name} --out runs/{name}"
+        )
+    folder = Path(name_or_folder)
+    for candidate in (folder, folder / "best", folder / "last"):
+        if (candidate / "config.json").is_file():
+            return candidate
+    if folder.is_dir():
+        raise FileNotFoundError(
+            f"no config.json in {folder} or its folders best and last; give a model's or a run's folder"
+        )
+    near = difflib.get_close_matches(name, MODELS, 1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise FileNotFoundError(f"{name} is neither a folder nor a model{hint} Models: {', '.join(MODELS)}")
+
+
+def _network_function(
+    model: nn.Module, device: str, precision: Literal["float32", "bf16"]
+) -> Callable[[NDArray[np.float32]], Maps]:
+    """Wrap a network as a function from one image to its logits."""
+    import torch
+
+    if device == "auto":
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        device = "cpu" if accelerator is None else accelerator.type
+    model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stubs lack it
+
+    def plain(logits: Tensor) -> NDArray[np.float32]:
+        return np.asarray(logits[0, 0].float().cpu().numpy(), np.float32)
+
+    @torch.inference_mode()
+    def function(pixels: NDArray[np.float32]) -> Maps:
+        if model.training:
+            model.eval()
+        image = torch.from_numpy(np.ascontiguousarray(pixels))[None, None].to(device)
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"):
+            logits = model(image.contiguous(memory_format=torch.channels_last))
+        interior, boundary = (None if x is None else plain(x) for x in (logits.interior, logits.boundary))
+        return Maps(plain(logits.target), interior, boundary)
+
+    return function
+
+
+def _checked(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the pixels as float32 if they are a grey image in [0, 1]."""
+    pixels = np.asarray(pixels)
+    advice = "ismallnet.normalise(array) makes an image of any array"
+    if pixels.ndim != 2 or pixels.size == 0 or pixels.dtype.kind != "f":
+        raise ValueError(f"an image is (H, W) float in [0, 1]; got {pixels.dtype} {pixels.shape}; {advice}")
+    if not (pixels.min() >= 0 and pixels.max() <= 1):  # NaN fails too
+        raise ValueError(f"an image is in [0, 1]; got {pixels.min()} to {pixels.max()}; {advice}")
+    return pixels.astype(np.float32, copy=False)
+
+
+def _padding(length: int, minimum: int) -> tuple[int, int]:
+    """Return how much to add before and after, evenly."""
+    missing = max(minimum - length, 0)
+    return missing // 2, missing - missing // 2
+
+
+def _resize(array: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Resize (H, W) to (height, width) bilinearly: `align_corners=False` of torch, no antialiasing."""
+    return np.asarray(cv2.resize(array, size[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
