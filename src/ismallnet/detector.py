@@ -70,7 +70,7 @@ class Fixed:
 class Statistical:
     """Mean + k standard deviations of the image's own score: the rule of filters, whose score has no scale.
 
-    The standard deviation is that of a sample (divisor N - 1) over the whole map. A constant map has no target.
+    The standard deviation is that of a sample (divisor N - 1), over the map. A constant map has no target.
     """
 
     k: float
