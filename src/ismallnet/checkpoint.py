@@ -1,0 +1,171 @@
+"""Weights and training states on disk: safetensors and JSON, nothing pickled, nothing half-written.
+
+A model folder follows the Hugging Face hub's convention (`config.json`, `model.safetensors`), so it can be
+shared there. A training state is a folder inside the run's folder, written under another name and renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+_STATE, _INFO, _TENSORS = "state-", "state.json", "state.safetensors"
+_UNFINISHED = ".unfinished-"
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a model folder says about its weights."""
+
+    name: str
+    """Name for `ismallnet.models.create_model`."""
+    options: Mapping[str, Any]
+    """Options of the model, beyond those its name means."""
+    metadata: Mapping[str, Any]
+    """Whatever else was stored: recipe, step, data, results."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class State:
+    """A moment of a run: what it takes to go on as if nothing had happened."""
+
+    step: int
+    """Number of steps done."""
+    tensors: Mapping[str, Tensor]
+    info: Mapping[str, Any]
+    """JSON values."""
+
+
+def save_model(
+    folder: str | Path,
+    model: nn.Module,
+    *,
+    name: str,
+    options: Mapping[str, Any],
+    metadata: Mapping[str, Any] | None = None,
+    half: bool = False,
+) -> None:
+    """Write a model folder; one that is there is replaced file by file, each atomically, the weights first.
+
+    Args:
+        folder: Where; made if it does not exist.
+        model: The network.
+        name: The name that `create_model` made it by.
+        options: The options that `create_model` made it with.
+        metadata: JSON values that are stored too; the keys `model` and `options` are taken.
+        half: Store floats in half precision: half the size, read back as float32.
+
+    Raises:
+        ValueError: metadata with a key that is taken.
+    """
+    import torch
+
+    taken = {"model", "options"} & set(metadata or {})
+    if taken:
+        raise ValueError(f"metadata has the key {taken.pop()!r}, which is taken; rename it")
+    tensors = model.state_dict()
+    if half:
+        tensors = {key: t.half() if t.dtype == torch.float32 else t for key, t in tensors.items()}
+    config = {"model": name, "options": dict(options), **(metadata or {})}
+    folder = Path(folder)
+    if not folder.exists():
+        fresh = folder.with_name(f"{_UNFINISHED}{folder.name}")
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        _write_tensors(fresh / WEIGHTS, tensors)
+        _write_json(fresh / CONFIG, config)
+        fresh.rename(folder)
+        return
+    _write_tensors(folder / WEIGHTS, tensors)
+    _write_json(folder / CONFIG, config)
+
+
+def load_model(folder: str | Path) -> tuple[nn.Module, Saved]:
+    """Read a model folder.
+
+    Returns:
+        The network in float32, on the CPU, in evaluation mode; and what else the folder says.
+
+    Raises:
+        FileNotFoundError: the folder has no `config.json` or no `model.safetensors`.
+        ValueError: the weights are not those of the model that the folder names.
+    """
+    from safetensors.torch import load_file
+
+    from ismallnet.models import create_model
+
+    folder = Path(folder)
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"no {name} in {folder}; a model folder has {CONFIG} and {WEIGHTS}")
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    saved = Saved(config.pop("model"), config.pop("options"), config)
+    model = create_model(saved.name, **saved.options)
+    stored = load_file(folder / WEIGHTS)
+    tensors = {key: t.float() if t.is_floating_point() else t for key, t in stored.items()}
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ValueError(f"{folder / WEIGHTS} does not hold the weights of {saved.name!r}: {error}") from None
+    return model.eval(), saved
+
+
+def save_state(run: str | Path, state: State) -> None:
+    """Add a state to a run's folder, then drop the older ones: killed at any moment, one whole is left.
+
+    A state of that step that is there already is kept: it is the same.
+    """
+    run = Path(run)
+    final = run / f"{_STATE}{state.step:08d}"
+    if final.exists():
+        return
+    fresh = run / f"{_UNFINISHED}{_STATE}{state.step:08d}"
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    _write_tensors(fresh / _TENSORS, state.tensors)
+    _write_json(fresh / _INFO, {"step": state.step, **state.info})
+    fresh.rename(final)
+    for other in run.glob(f"{_STATE}*"):
+        if other != final:
+            shutil.rmtree(other)
+
+
+def load_state(run: str | Path) -> State | None:
+    """The newest state in a run's folder, on the CPU; None where there is none."""
+    from safetensors.torch import load_file
+
+    folders = sorted(folder for folder in Path(run).glob(f"{_STATE}*") if (folder / _INFO).is_file())
+    if not folders:
+        return None
+    info = json.loads((folders[-1] / _INFO).read_text(encoding="utf-8"))
+    return State(info.pop("step"), load_file(folders[-1] / _TENSORS), info)
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    from safetensors.torch import save
+
+    partial = path.with_name(f"{_UNFINISHED}{path.name}")
+    partial.write_bytes(save({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}))
+    _publish(partial, path)
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    partial = path.with_name(f"{_UNFINISHED}{path.name}")
+    partial.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    _publish(partial, path)
+
+
+def _publish(partial: Path, path: Path) -> None:
+    """Force a written file to the disk and give it its name."""
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    partial.replace(path)

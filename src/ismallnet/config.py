@@ -1,0 +1,350 @@
+"""Recipes: everything that decides a training run, as frozen dataclasses with one set of defaults.
+
+A recipe comes from a YAML file that names only what differs from the defaults below; it is stored as JSON
+beside the weights it made, and comes back equal. Nothing here imports PyTorch, so the command line is quick.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+
+def _require(ok: bool, key: str, got: object, accepted: str) -> None:
+    if not ok:
+        raise ValueError(f"{key}: got {got!r}, accepted is {accepted}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """The network: a name of `ismallnet.models.list_models()` and the options of its constructor."""
+
+    name: str = "ismallnet-s"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSet:
+    """One data set to train on."""
+
+    name: str
+    """As `ismallnet.data.load` takes it."""
+    weight: float = 1.0
+    """How often an epoch shows each of its images; 2.5 is twice all and once a random half."""
+
+    def __post_init__(self) -> None:
+        _require(self.weight > 0, "data.sets.weight", self.weight, "a positive number")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Data:
+    """Which images are trained on and which judge the run."""
+
+    root: str = "data"
+    """The folder that holds the data sets' folders."""
+    sets: tuple[TrainSet, ...] = (TrainSet(name="NUAA-SIRST"), TrainSet(name="NUDT-SIRST"))
+    fold: int | None = None
+    """None: train on the whole train lists, no validation. 0 to 4: that fold of each train list validates."""
+
+    def __post_init__(self) -> None:
+        _require(len(self.sets) > 0, "data.sets", self.sets, "at least one data set")
+        _require(self.fold is None or 0 <= self.fold < 5, "data.fold", self.fold, "null or 0 to 4")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Augment:
+    """How a batch is cut from the images; see `ismallnet.data.augment` for what each number does."""
+
+    mode: Literal["crop", "paper"] = "crop"
+    """`crop`: squares at about native scale, by the fields below. `paper`: as the official code."""
+    targets: float = 0.75
+    """Probability that a crop is cut around a target; otherwise anywhere."""
+    symmetry: bool = True
+    """Flips and quarter turns, all eight equally often."""
+    warp: float = 0.5
+    """Probability that a crop is resampled (rotated, scaled, stretched). The rest keep their pixels."""
+    rotation: float = 180.0
+    """Largest angle of a warp, in degrees."""
+    scale: float = 1.5
+    """Largest magnification of a warp, and one over the smallest; log-uniform."""
+    aspect: float = 1.2
+    """Largest ratio between the magnifications along the two axes; log-uniform."""
+    soft_mask: bool = False
+    """Keep resampled masks in [0, 1] instead of cutting them at one half."""
+    intensity: float = 0.8
+    """Probability that a crop's grey levels are altered by the fields below."""
+    gain: float = 1.5
+    """Largest factor on the contrast around the image's mean, and one over the smallest; log-uniform."""
+    offset: float = 0.15
+    """Largest shift of all grey levels, in units of the full range."""
+    gamma: float = 1.4
+    """Largest exponent, and one over the smallest; log-uniform."""
+    stretch: float = 0.3
+    """Probability of a stretch towards the image's 0.1 and 99.9 percentiles, as 16-bit images are read."""
+    noise: float = 0.02
+    """Largest standard deviation of Gaussian noise, in units of the full range."""
+    blur: float = 0.1
+    """Probability of a 3×3 binomial blur."""
+    invert: float = 0.0
+    """Probability that dark and bright are swapped."""
+
+    def __post_init__(self) -> None:
+        for name in ("targets", "warp", "intensity", "stretch", "blur", "invert"):
+            value = getattr(self, name)
+            _require(0 <= value <= 1, f"augment.{name}", value, "a probability, 0 to 1")
+        for name in ("scale", "aspect", "gain", "gamma"):
+            value = getattr(self, name)
+            _require(value >= 1, f"augment.{name}", value, "a number of at least 1 (1: off)")
+        for name in ("rotation", "offset", "noise"):
+            value = getattr(self, name)
+            _require(value >= 0, f"augment.{name}", value, "a number of at least 0 (0: off)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """The arguments of `ismallnet.losses.LabelDecouplingLoss`, which explains them."""
+
+    target: str = "bce+iou"
+    streams: str = "bce+iou"
+    interior_weight: float = 1.0
+    boundary_weight: float = 1.0
+    auxiliary_weight: float = 1.0
+    per_sample: bool = True
+    smooth: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Optimizer:
+    """How gradients become steps."""
+
+    name: Literal["sgd", "adamw", "muon"] = "adamw"
+    """`sgd` has Nesterov momentum. `muon` orthogonalises the convolutions' steps, AdamW does the rest."""
+    lr: float = 2e-3
+    """Peak learning rate."""
+    weight_decay: float = 0.05
+    """`sgd`: on every parameter, as the official code; the others: not on norms and biases."""
+    momentum: float = 0.9
+    """`sgd` and `muon`: of the velocity. `adamw`: its first beta."""
+    beta2: float = 0.99
+    """`adamw` and `muon`: decay of the squared gradients."""
+    clip: float = 1.0
+    """Largest norm of all gradients together; 0: no clipping."""
+
+    def __post_init__(self) -> None:
+        _require(self.lr > 0, "optimizer.lr", self.lr, "a positive number")
+        for name in ("momentum", "beta2"):
+            value = getattr(self, name)
+            _require(0 <= value < 1, f"optimizer.{name}", value, "0 to below 1")
+        for name in ("weight_decay", "clip"):
+            value = getattr(self, name)
+            _require(value >= 0, f"optimizer.{name}", value, "a number of at least 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """The learning rate over the run, as a factor on its peak."""
+
+    name: Literal["cosine", "linear", "triangle", "constant"] = "cosine"
+    """`triangle`: the official code's, by epochs up to the middle and down again. Others: warm-up first."""
+    warmup: float = 0.03
+    """Fraction of the steps over which the rate rises from 0; not for `triangle`."""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.warmup < 1, "schedule.warmup", self.warmup, "a fraction, 0 to below 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A part of the run with its own crop and batch size."""
+
+    sizes: tuple[int, ...] = (128,)
+    """Sides of the square crops in pixels; each step draws one."""
+    batch: int = 32
+    """Images a step, over all devices together."""
+    fraction: float = 1.0
+    """Share of the run's steps; the stages' shares are divided by their sum."""
+
+    def __post_init__(self) -> None:
+        sides_fit = bool(self.sizes) and min(self.sizes) >= 16
+        _require(sides_fit, "training.stages.sizes", self.sizes, "sides of at least 16")
+        _require(self.batch >= 1, "training.stages.batch", self.batch, "at least 1")
+        _require(self.fraction > 0, "training.stages.fraction", self.fraction, "a positive number")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """Length, stages, precision, devices, and when to look at the result."""
+
+    steps: int | None = None
+    epochs: float | None = None
+    """Exactly one of `steps` and `epochs` (passes over the train sets by their weights)."""
+    stages: tuple[Stage, ...] = (Stage(),)
+    seed: int = 0
+    precision: Literal["float32", "bf16"] = "bf16"
+    channels_last: bool = True
+    compile: bool = False
+    """`torch.compile`: about a minute to start, then faster steps."""
+    batch_norm: Literal["live", "frozen"] = "live"
+    """`frozen`: normalise by the stored statistics, as in evaluation."""
+    ema: float = 0.998
+    """Decay of the average of weights and batch statistics that becomes the result; 0: the last weights."""
+    validate_every: int = 500
+    """Steps between validations, where `data.fold` is set; the last step is always one."""
+    save_every: int = 500
+    """Steps between checkpoints; the last step always makes one."""
+    save_minutes: float = 10.0
+    """A checkpoint is made after this long without one, too."""
+    max_minutes: float | None = None
+    """Stop with a checkpoint after this long; `--resume` goes on. The schedule does not shrink."""
+    log_every: int = 50
+    """Steps between rows of `history.csv`."""
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    devices: int = 1
+    """Devices a node; torchrun's own number goes before this."""
+    nodes: int = 1
+
+    def __post_init__(self) -> None:
+        given = (self.steps is not None) + (self.epochs is not None)
+        _require(given <= 1, "training", "both steps and epochs", "one of them")
+        for name in ("steps", "epochs", "max_minutes"):
+            value = getattr(self, name)
+            _require(value is None or value > 0, f"training.{name}", value, "a positive number")
+        for name in ("validate_every", "save_every", "save_minutes", "log_every", "devices", "nodes"):
+            value = getattr(self, name)
+            _require(value > 0, f"training.{name}", value, "a positive number")
+        _require(len(self.stages) > 0, "training.stages", self.stages, "at least one stage")
+        _require(0 <= self.ema < 1, "training.ema", self.ema, "0 to below 1")
+        _require(self.seed >= 0, "training.seed", self.seed, "a number of at least 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """One reproducible training run."""
+
+    model: Model = Model()
+    data: Data = Data()
+    labels: Literal["official", "ldf", "target"] = "target"
+    """How masks become interior and boundary maps; see `ismallnet.labels`."""
+    augment: Augment = Augment()
+    loss: Loss = Loss()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    training: Training = Training()
+
+
+def load(path: str | Path, *, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Read a recipe from a YAML (or JSON) file.
+
+    Args:
+        path: The file; it names what differs from the defaults.
+        overrides: Dotted keys and values on top of it, such as `{"optimizer.lr": 0.1}`; text is read as YAML.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: an unknown key (the nearest known one is named), a wrong type or a value out of range.
+    """
+    import yaml
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no recipe at {path}; the recipes of the project are in recipes/*.yaml")
+    values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    for key, value in (overrides or {}).items():
+        *parents, last = key.split(".")
+        node = values
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = yaml.safe_load(value) if isinstance(value, str) else value
+    try:
+        return from_dict(values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def dump(recipe: Recipe, path: str | Path) -> None:
+    """Write a recipe as YAML, every value spelled out; `load` gives it back equal."""
+    import yaml
+
+    text = yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True)
+    Path(path).write_text(text, encoding="utf-8")
+
+
+def to_dict(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as plain dicts, lists, numbers and strings, for JSON or YAML."""
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(recipe)))
+    return plain
+
+
+def from_dict(values: Mapping[str, Any]) -> Recipe:
+    """The recipe that `to_dict` came from; missing keys take their defaults.
+
+    Raises:
+        ValueError: an unknown key, a wrong type or a value out of range.
+    """
+    recipe: Recipe = _build(Recipe, values, "")
+    return recipe
+
+
+def _build(kind: Any, value: Any, key: str) -> Any:
+    """`value` as an instance of the annotation `kind`; `key` is its dotted place, for the errors."""
+    if dataclasses.is_dataclass(kind):
+        return _build_dataclass(kind, value, key)
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        if value is None and NoneType in arguments:
+            return None
+        return _build(next(a for a in arguments if a is not NoneType), value, key)
+    if origin is Literal:
+        choices = ", ".join(map(str, arguments)) + _nearest(value, arguments)
+        _require(value in arguments, key, value, f"one of {choices}")
+        return value
+    if origin is tuple:
+        _require(isinstance(value, list | tuple), key, value, "a list")
+        return tuple(_build(arguments[0], item, f"{key}[{i}]") for i, item in enumerate(value))
+    if origin is dict:
+        _require(isinstance(value, Mapping), key, value, "a mapping")
+        return dict(value)
+    if kind is float and isinstance(value, str):
+        value = _number(value)  # YAML 1.1 reads 1e-3 as text
+    accepted = (int, float) if kind is float else (kind,)
+    fits = isinstance(value, accepted) and (kind is bool or not isinstance(value, bool))
+    fits = fits and not (kind is float and math.isnan(value))
+    _require(fits, key, value, f"a value of type {kind.__name__}")
+    return float(value) if kind is float else value
+
+
+def _build_dataclass(kind: Any, value: Any, key: str) -> Any:
+    _require(isinstance(value, Mapping), key or "recipe", value, "a mapping")
+    hints = get_type_hints(kind)
+    known = [f.name for f in dataclasses.fields(kind)]
+    for name in value:
+        if name not in known:
+            place = f"{key}.{name}" if key else str(name)
+            raise ValueError(f"unknown key {place!r}; choose from {', '.join(known)}{_nearest(name, known)}")
+    prefix = f"{key}." if key else ""
+    missing = [f.name for f in dataclasses.fields(kind) if f.name not in value and not _has_default(f)]
+    _require(not missing, key, value, f"a mapping with {', '.join(missing)}")
+    return kind(**{name: _build(hints[name], item, prefix + name) for name, item in value.items()})
+
+
+def _has_default(entry: dataclasses.Field[Any]) -> bool:
+    return entry.default is not dataclasses.MISSING or entry.default_factory is not dataclasses.MISSING
+
+
+def _nearest(name: object, known: Any) -> str:
+    close = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text

@@ -1,0 +1,99 @@
+"""What a run leaves to look at: `history.csv`, TensorBoard scalars and pictures, learning curves."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+CSV, CURVES, TENSORBOARD = "history.csv", "curves.png", "tensorboard"
+
+
+class History:
+    """The rows of a run, kept in `history.csv` as they come.
+
+    Args:
+        run: The run's folder.
+        columns: Names of the values a row may have, `step` first.
+        step: Where the run goes on from; rows after it, from a run that was cut off, are dropped.
+        active: False on the other processes of a run: nothing is written.
+    """
+
+    def __init__(self, run: Path, columns: Sequence[str], *, step: int, active: bool = True) -> None:
+        self.run = run
+        self.active = active
+        if not active:
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.columns = list(columns)
+        kept = [row for row in read(run / CSV) if row["step"] <= step] if (run / CSV).exists() else []
+        partial = run / f".unfinished-{CSV}"
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self.columns)
+            writer.writeheader()
+            writer.writerows(kept)
+        partial.replace(run / CSV)
+        purge = step + 1 if step else None
+        self.board = SummaryWriter(str(run / TENSORBOARD), purge_step=purge)
+
+    def add(self, row: Mapping[str, float]) -> None:
+        """Add a row; it is on the disk when this returns.
+
+        Raises:
+            ValueError: a value that has no column.
+        """
+        if not self.active:
+            return
+        with (self.run / CSV).open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, self.columns).writerow(row)
+        for name, value in row.items():
+            if name != "step":
+                self.board.add_scalar(name, value, int(row["step"]))
+
+    def picture(self, name: str, step: int, panels: Sequence[NDArray[np.float32]]) -> None:
+        """Show equally large (H, W) maps in [0, 1] side by side in TensorBoard."""
+        if not self.active:
+            return
+        strip = np.concatenate(panels, axis=1)[None]
+        self.board.add_image(name, strip, step)
+
+    def close(self) -> None:
+        """Write everything out, and the learning curves as a picture."""
+        if not self.active:
+            return
+        self.board.close()
+        plot(self.run / CSV, self.run / CURVES)
+
+
+def read(path: Path) -> list[dict[str, float]]:
+    """The rows of a `history.csv`, without their empty fields."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+
+
+def plot(source: Path, target: Path) -> None:
+    """Draw loss, IoU and learning rate of a `history.csv` over the steps into a PNG."""
+    from matplotlib.figure import Figure
+
+    rows = read(source)
+    names = [name for name in dict.fromkeys(key for row in rows for key in row) if name != "step"]
+    iou = [name for name in names if name == "iou" or name.endswith("_iou")]
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    for axes, title, chosen in zip(
+        figure.subplots(1, 3), ("loss", "IoU", "learning rate"), (["loss"], iou, ["lr"]), strict=True
+    ):
+        for name in chosen:
+            points = [(row["step"], row[name]) for row in rows if name in row]
+            axes.plot(*zip(*points, strict=True), label=name) if points else None
+        axes.set(title=title, xlabel="step")
+        axes.grid(alpha=0.3)
+        if len(chosen) > 1:
+            axes.legend()
+    figure.savefig(target, dpi=120)

@@ -1,0 +1,434 @@
+"""The training loop: resident images, a batch a step, now and then a look at the validation fold.
+
+Everything random about a step is a function of the recipe's seed and the step's number, so a run that was
+killed goes on from its last state to the same weights, bit for bit (on the same kind and number of devices).
+
+A run's folder holds `recipe.yaml`; `state-*/`, to go on from; `last/` and, with validation, `best/`, model
+folders for `ismallnet detect` and `evaluate`; `history.csv`, `curves.png`, `tensorboard/`; `result.json`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+import ismallnet
+from ismallnet import checkpoint, config, data, optim
+from ismallnet.data import augment
+from ismallnet.data.loader import Order, Pool, Timetable, seed_of
+from ismallnet.history import History
+from ismallnet.losses import LabelDecouplingLoss
+from ismallnet.models import create_model
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+    from ismallnet.config import Recipe
+    from ismallnet.data import Dataset
+    from ismallnet.data.augment import Batch
+
+Advance = Callable[[int, int, str], None]
+"""Told after every step: steps done, steps in all, what there is to say."""
+RECIPE, RESULT, LAST, BEST = "recipe.yaml", "result.json", "last", "best"
+_MAY_CHANGE = {"max_minutes", "save_every", "save_minutes", "log_every", "validate_every"}
+"""Fields of `training` that a resumed run may have otherwise: they do not decide the weights."""
+_INIT, _AUGMENT, _LAYERS = 1, 2, 3  # purposes of the random streams; 0 is the order of the images
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a run ended."""
+
+    out: str
+    step: int
+    """Number of steps done."""
+    finished: bool
+    """False: it stopped at `max_minutes`."""
+    minutes: float
+    """Time of the run, all its parts together."""
+    shares: dict[str, float]
+    """Shares of that time that went into making batches, validation and saving."""
+    last: dict[str, float]
+    """Validation of the last weights; empty without validation."""
+    best: dict[str, float]
+    """Validation of the best weights, with their step."""
+
+
+def train(recipe: Recipe, *, out: str | Path, resume: bool = False, advance: Advance | None = None) -> Result:
+    """Train a network by a recipe.
+
+    Only train lists are opened. With `data.fold` set, that fold of each is left out of the training and
+    judges the averaged weights now and then; without it nothing is selected: the last ones are the result.
+
+    Args:
+        recipe: What to do.
+        out: Folder of the run; made.
+        resume: Go on with the run that is there, from its last state; start where there is none.
+        advance: Called after every step, on the first process.
+
+    Raises:
+        FileExistsError: `out` holds something and `resume` is not set.
+        ValueError: a batch that the devices cannot share equally, a recipe without a length, or another
+            recipe than that of the run to be resumed.
+        FloatingPointError: the loss is no longer finite.
+    """
+    torch.set_flush_denormal(True)  # denormal numbers make a step on a CPU up to eight times slower
+    fabric = _fabric(recipe.training)
+    out = Path(out)
+    if fabric.is_global_zero:
+        _open(out, recipe, resume=resume)
+    fabric.barrier()
+    trainer = _Trainer(recipe, fabric, out)
+    try:
+        finished = trainer.run(advance)
+    finally:
+        trainer.history.close()
+    result = Result(
+        out=str(out),
+        step=trainer.step,
+        finished=finished,
+        minutes=trainer.minutes,
+        shares={name: spent / 60 / max(trainer.minutes, 1e-9) for name, spent in trainer.spent.items()},
+        last=trainer.last,
+        best=trainer.best,
+    )
+    if fabric.is_global_zero:
+        (out / RESULT).write_text(json.dumps(dataclasses.asdict(result), indent=2) + "\n", encoding="utf-8")
+    return result
+
+
+class _Trainer:
+    """One run on this process: what it works with, and what changes from step to step."""
+
+    def __init__(self, recipe: Recipe, fabric: Fabric, out: Path) -> None:
+        self.recipe, self.fabric, self.out = recipe, fabric, out
+        learn, self.judges = _datasets(recipe.data)
+        self.sources = [*learn, *self.judges]
+        samples = chain.from_iterable(learn)
+        self.pool = Pool.of(samples, recipe=recipe.labels, device=fabric.device)
+        weights = [chosen.weight for chosen in recipe.data.sets]
+        self.order = Order([len(d) for d in learn], weights, seed=recipe.training.seed)
+        self.table = Timetable.of(recipe.training, self.order.epoch_length)
+        for stage in self.table.stages:
+            _check_share(stage.batch, fabric.world_size)
+        self.network = _network(recipe, fabric)
+        self.average = optim.Average(self.network, decay=recipe.training.ema)
+        self.criterion = LabelDecouplingLoss(**dataclasses.asdict(recipe.loss))
+        optimizer = optim.make_optimizer(self.network, recipe.optimizer)
+        self.step, self.minutes = 0, 0.0
+        self.last: dict[str, float] = {}
+        self.best: dict[str, float] = {}
+        self.spent = dict.fromkeys(("batches", "validation", "saving"), 0.0)
+        self._resume(optimizer)
+        if recipe.training.compile:
+            self.network.compile()
+        self.model, self.optimizer = fabric.setup(self.network, optimizer)
+        self.history = History(out, self._columns(), step=self.step, active=fabric.is_global_zero)
+        self.tally = _Tally(fabric.device)
+
+    def run(self, advance: Advance | None) -> bool:
+        """Make the steps that are left; False where the time was up before."""
+        training, text = self.recipe.training, ""
+        began = saved = time.perf_counter()
+        earlier = self.minutes
+        while self.step < self.table.steps:
+            self._make_step()
+            self.minutes = earlier + (time.perf_counter() - began) / 60
+            done = self.step == self.table.steps
+            stop = False
+            if done or self.step % training.log_every == 0:
+                text = self._log()
+                stop = self._is_time_up(self.minutes - earlier)
+            if self.judges and (done or self.step % training.validate_every == 0):
+                self._validate()
+            idle = time.perf_counter() - saved
+            if done or stop or self.step % training.save_every == 0 or idle > 60 * training.save_minutes:
+                self._save()
+                saved = time.perf_counter()
+            if advance is not None and self.fabric.is_global_zero:
+                advance(self.step, self.table.steps, text)
+            if stop and not done:
+                return False
+        return True
+
+    def _make_step(self) -> None:
+        recipe, optimizer = self.recipe, self.optimizer
+        factor = optim.rate(
+            recipe.schedule,
+            self.step,
+            self.table.steps,
+            epoch=self.table.epoch(self.step),
+            epochs=self.table.epochs,
+        )
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.optimizer.lr * factor
+        with self._clock("batches"):
+            batch = self._batch()
+        torch.manual_seed(seed_of(recipe.training.seed, _LAYERS, self.step, self.fabric.global_rank))
+        self._set_mode()
+        logits = self.model(batch.image)
+        loss = self.criterion(logits, batch.target, batch.interior, batch.boundary)
+        optimizer.zero_grad()
+        self.fabric.backward(loss)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), recipe.optimizer.clip or math.inf)
+        optimizer.step()
+        self.step += 1
+        self.average.update(self.network, self.step)
+        self.tally.add(loss.detach(), norm, logits.target.detach(), batch)
+
+    def _batch(self) -> Batch:
+        """This process's part of the step's batch."""
+        recipe, fabric = self.recipe, self.fabric
+        stage, position = self.table.at(self.step)
+        seed = seed_of(recipe.training.seed, _AUGMENT, self.step)
+        generator = torch.Generator(fabric.device).manual_seed(seed)
+        size = stage.sizes[seed % len(stage.sizes)]
+        index = self.order.take(position, stage.batch).to(fabric.device)
+        plan = augment.draw(self.pool, index, size, recipe.augment, generator)
+        share = stage.batch // fabric.world_size
+        plan = plan.part(slice(share * fabric.global_rank, share * (fabric.global_rank + 1)))
+        soft = recipe.augment.soft_mask or recipe.augment.mode == "paper"
+        return augment.cut(self.pool, plan, size, soft_mask=soft)
+
+    def _set_mode(self) -> None:
+        self.network.train()
+        if self.recipe.training.batch_norm == "frozen":
+            for module in self.network.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+
+    def _log(self) -> str:
+        """Close a stretch of steps: a row of the history, a line for the progress bar."""
+        row = self.tally.close(self.fabric.world_size)
+        if not math.isfinite(row["loss"]):
+            raise FloatingPointError(
+                f"the loss became {row['loss']} before step {self.step}; lower optimizer.lr or set "
+                f"optimizer.clip. The last state in {self.out} may be from before it"
+            )
+        rate = self.optimizer.param_groups[0]["lr"]
+        epoch = self.table.at(self.step - 1)[1] / self.table.epoch_length
+        self.history.add({"step": self.step, "epoch": epoch, "minutes": self.minutes, "lr": rate, **row})
+        text = f"loss {row['loss']:.3f} · IoU {row['iou']:.3f} · {row['images_s']:.0f} images/s"
+        return text + (f" · val {self.last['val_iou']:.3f}" if self.last else "")
+
+    def _is_time_up(self, minutes: float) -> bool:
+        limit = self.recipe.training.max_minutes
+        return limit is not None and bool(self.fabric.broadcast(minutes >= limit))
+
+    def _validate(self) -> None:
+        """Score the validation folds by the averaged weights; keep those weights where they are the best."""
+        if not self.fabric.is_global_zero:
+            return
+        with self._clock("validation"):
+            row = _score(self.average.module, self.judges, self.recipe, self.fabric.device)
+        self.history.add({"step": self.step, **row})
+        self.last = {"step": self.step, **row}
+        if row["val_iou"] > self.best.get("val_iou", -1):
+            self.best = self.last
+            self._save_model(BEST)
+        self.tally.restart()
+
+    def _save(self) -> None:
+        """Write the model of this moment and all that is needed to go on."""
+        if not self.fabric.is_global_zero:
+            return
+        with self._clock("saving"):
+            self._save_model(LAST)
+            optimizer = optim.state_tensors(self.optimizer)
+            parts = {
+                "model": self.network.state_dict(),
+                "average": self.average.module.state_dict(),
+                "optimizer": optimizer,
+            }
+            tensors = {f"{part}.{key}": t for part, values in parts.items() for key, t in values.items()}
+            info = {name: getattr(self, name) for name in ("minutes", "last", "best", "spent")}
+            checkpoint.save_state(self.out, checkpoint.State(self.step, tensors, info))
+        self.tally.restart()
+
+    def _save_model(self, folder: str) -> None:
+        recipe = self.recipe
+        data = [
+            {"name": s.name, "split": s.split, "images": len(s), "split_sha256": s.split_sha256}
+            for s in self.sources
+        ]
+        metadata = {
+            "step": self.step,
+            "weights": "average" if recipe.training.ema else "last",
+            "validation": self.best if folder == BEST else self.last,
+            "data": data,
+            "recipe": config.to_dict(recipe),
+            "versions": {"ismallnet": ismallnet.__version__, "torch": torch.__version__},
+        }
+        model = self.average.module
+        name, options = recipe.model.name, recipe.model.options
+        checkpoint.save_model(self.out / folder, model, name=name, options=options, metadata=metadata)
+
+    def _resume(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take up the run's newest state, if there is one."""
+        state = checkpoint.load_state(self.out)
+        if state is None:
+            return
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimizer": {}}
+        for key, tensor in state.tensors.items():
+            part, name = key.split(".", 1)
+            parts[part][name] = tensor
+        self.network.load_state_dict(parts["model"])
+        self.average.module.load_state_dict(parts["average"])
+        optim.restore(optimizer, parts["optimizer"])
+        self.step = state.step
+        for name, value in state.info.items():
+            setattr(self, name, value)
+
+    def _columns(self) -> list[str]:
+        names = ["step", "epoch", "minutes", "lr", "loss", "iou", "gradient", "images_s"]
+        names += [f"{d.name}_{metric}" for d in self.judges for metric in _VALIDATED]
+        return [*names, "val_iou"] if self.judges else names
+
+    @contextmanager
+    def _clock(self, name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.spent[name] += time.perf_counter() - began
+
+
+class _Tally:
+    """Sums over the steps since the last row of the history."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.restart()
+        self._clear()
+
+    def _clear(self) -> None:
+        self.sums = torch.zeros(4, device=self.device)
+        self.steps = self.images = 0
+        self.seconds = 0.0
+
+    def restart(self) -> None:
+        """Leave the time since the last step out of the pace."""
+        self.tick = time.perf_counter()
+
+    def add(self, loss: Tensor, norm: Tensor, logits: Tensor, batch: Batch) -> None:
+        """Count a step: its loss, the norm of its gradient, the overlap of prediction and truth."""
+        found, true = logits > 0, batch.target >= 0.5
+        overlap, union = (found & true).sum(), (found | true).sum()
+        self.sums += torch.stack([loss.float(), norm.float(), overlap.float(), union.float()])
+        self.steps += 1
+        self.images += len(batch.image)
+        now = time.perf_counter()
+        self.seconds += now - self.tick
+        self.tick = now
+
+    def close(self, world_size: int) -> dict[str, float]:
+        """The means since the last call, of this process's part."""
+        loss, norm, overlap, union = self.sums.tolist()
+        row = {
+            "loss": loss / self.steps,
+            "iou": overlap / max(union, 1),
+            "gradient": norm / self.steps,
+            "images_s": self.images * world_size / max(self.seconds, 1e-9),
+        }
+        self._clear()
+        return row
+
+
+_VALIDATED = ("iou", "niou", "pd", "fa")
+
+
+def _score(
+    network: nn.Module, judges: list[Dataset], recipe: Recipe, device: torch.device
+) -> dict[str, float]:
+    """Rates on the validation folds, and `val_iou`: the mean of their pooled IoU."""
+    from ismallnet.detector import Detector
+    from ismallnet.evaluate import evaluate
+
+    detector = Detector.from_model(
+        network, name=recipe.model.name, device=str(device), precision=recipe.training.precision
+    )
+    row: dict[str, float] = {}
+    for fold in judges:
+        report = evaluate(detector, fold, bootstrap=0, details=False)
+        row |= {f"{fold.name}_{metric}": report.rates.overall[metric].value for metric in _VALIDATED}
+    return {**row, "val_iou": sum(row[f"{fold.name}_iou"] for fold in judges) / len(judges)}
+
+
+def _datasets(chosen: config.Data) -> tuple[list[Dataset], list[Dataset]]:
+    """The sets to learn from and, where a fold is chosen, those that judge."""
+    sets = [data.load(entry.name, chosen.root, "train") for entry in chosen.sets]
+    if chosen.fold is None:
+        return sets, []
+    pairs = [data.validation_split(entry, chosen.fold) for entry in sets]
+    return [learn for learn, _ in pairs], [judge for _, judge in pairs]
+
+
+def _network(recipe: Recipe, fabric: Fabric) -> nn.Module:
+    """The network with its first weights, on the device."""
+    torch.manual_seed(seed_of(recipe.training.seed, _INIT))
+    network = create_model(recipe.model.name, **recipe.model.options)
+    if fabric.world_size > 1 and fabric.device.type == "cuda":
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+    layout = torch.channels_last if recipe.training.channels_last else torch.contiguous_format
+    return network.to(fabric.device, memory_format=layout)  # type: ignore[call-overload,no-any-return]
+
+
+def _fabric(training: config.Training) -> Fabric:
+    """The devices, launched. Under torchrun their number is torchrun's."""
+    from lightning_fabric import Fabric
+
+    devices, nodes = training.devices, training.nodes
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // devices
+    fabric = Fabric(
+        accelerator=training.accelerator,
+        devices=devices,
+        num_nodes=nodes,
+        strategy="ddp" if devices * nodes > 1 else "auto",
+        precision="bf16-mixed" if training.precision == "bf16" else "32-true",
+    )
+    fabric.launch()
+    return fabric
+
+
+def _check_share(batch: int, world_size: int) -> None:
+    if batch % world_size:
+        raise ValueError(
+            f"{world_size} devices cannot share a batch of {batch} equally; choose a multiple of it"
+        )
+
+
+def _open(out: Path, recipe: Recipe, *, resume: bool) -> None:
+    """Make the run's folder, or check that it is the one to go on with."""
+    if out.exists() and any(out.iterdir()):
+        if not resume:
+            raise FileExistsError(
+                f"{out} is not empty; add --resume to go on with its run, or choose another --out"
+            )
+        if (out / RECIPE).exists():
+            _check_same(config.load(out / RECIPE), recipe, out)
+    out.mkdir(parents=True, exist_ok=True)
+    config.dump(recipe, out / RECIPE)
+
+
+def _check_same(before: Recipe, now: Recipe, out: Path) -> None:
+    old, new = config.to_dict(before), config.to_dict(now)
+    for name in _MAY_CHANGE:
+        old["training"].pop(name), new["training"].pop(name)
+    for part in old:
+        if old[part] != new[part]:
+            raise ValueError(
+                f"{out} was begun with {part} {old[part]}, and is to go on with {new[part]}; "
+                f"resume with {out / RECIPE}, or start a new run"
+            )
