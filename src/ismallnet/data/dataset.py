@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
-from ismallnet.data.layouts import Files, find_layout, find_root, ids_sha256, list_files, split_ids
+from ismallnet.data.layouts import ALL, Files, ids_sha256
+from ismallnet.media import normalise, read_pages
 from ismallnet.types import Sample
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Dataset:
     @property
     def holds_test_images(self) -> bool:
         """True where the split, by its name, is or holds a test list: ``test``, ``trainvaltest``, ``all``."""
-        return self.split == "all" or "test" in self.split.rsplit("/", maxsplit=1)[-1]
+        return self.split == ALL or "test" in self.split.rsplit("/", maxsplit=1)[-1]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -78,29 +78,6 @@ class Dataset:
         return replace(self, ids=chosen, split=self.split if split is None else split)
 
 
-def load(name: str, root: str | Path, split: str) -> Dataset:
-    """Open a data set as it lies on the disk.
-
-    Args:
-        name: "NUAA-SIRST", "NUDT-SIRST", "IRSTD-1k" or "folder" (in any case; "nuaa", "nudt" will do).
-        root: The folder that holds the data set's folder, or that folder itself, or a file made by `pack`.
-        split: "train", "test", "all", or the path of a list file below the data set's folder without ".txt"
-            ("idx_427/trainval"). A generic folder without lists gives every image as "train" and as "test".
-
-    Returns:
-        The split, not yet read.
-
-    Raises:
-        ValueError: unknown name, or a list that is empty or names an image twice.
-        FileNotFoundError: no such folder, list, image or mask; the message says what was looked for, where,
-            and where the data is published.
-    """
-    layout = find_layout(name)
-    root = Path(root).expanduser()
-    files = list_files(layout, find_root(layout, root))
-    return Dataset(layout.name, files.root, split, split_ids(files, split), partial(read_sample, files))
-
-
 def read_sample(files: Files, id: str) -> Sample:
     """Read one image and its mask.
 
@@ -123,27 +100,37 @@ def read_sample(files: Files, id: str) -> Sample:
 def read_grey(path: Path) -> NDArray[np.uint8]:
     """Read an image as (H, W) grey levels 0-255.
 
-    8-bit files keep their levels. Any other type is scaled as `detect` does by default, the image's 0.1 and
-    99.9 percentiles becoming 0 and 255, and rounded.
+    8-bit files keep their levels. Any other type is scaled as `detect` does by default (`media.normalise`)
+    and rounded.
 
     Raises:
-        ValueError: not an image that can be decoded.
+        ValueError: not an image of one page that can be decoded.
     """
-    levels = _grey(_decode(path))
+    levels = read_levels(path)
     if levels.dtype == np.uint8:
-        return np.asarray(levels, np.uint8)
-    low, high = np.percentile(levels.astype(np.float64), (0.1, 99.9))
-    scaled = (levels - low) / max(high - low, np.finfo(np.float64).tiny)
-    return np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
+        return levels
+    return np.rint(normalise(levels).pixels * 255).astype(np.uint8)
 
 
 def read_mask(path: Path) -> NDArray[np.bool_]:
     """Read a mask as (H, W), True on target pixels.
 
     Raises:
-        ValueError: not an image that can be decoded.
+        ValueError: not an image of one page that can be decoded.
     """
-    return binarise(_grey(_decode(path)))
+    return binarise(read_levels(path))
+
+
+def read_levels(path: Path) -> NDArray[Any]:
+    """Read an image of one page as (H, W) grey at its own bit depth.
+
+    Raises:
+        ValueError: not an image of one page that can be decoded.
+    """
+    pages = read_pages(path)
+    if len(pages) > 1:
+        raise ValueError(f"{path} has {len(pages)} pages; a data set takes one image a file")
+    return pages[0]
 
 
 def binarise(levels: NDArray[Any]) -> NDArray[np.bool_]:
@@ -160,19 +147,6 @@ def binarise(levels: NDArray[Any]) -> NDArray[np.bool_]:
     """
     mask: NDArray[np.bool_] = levels > levels.max(initial=0) / 2
     return mask
-
-
-def _decode(path: Path) -> NDArray[Any]:
-    array = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if array is None:
-        raise ValueError(f"{path} cannot be read as an image; get it again or take it out of the list")
-    return array
-
-
-def _grey(array: NDArray[Any]) -> NDArray[Any]:
-    if array.ndim == 2:
-        return array
-    return cv2.cvtColor(array, cv2.COLOR_BGR2GRAY if array.shape[2] == 3 else cv2.COLOR_BGRA2GRAY)
 
 
 def _size(array: NDArray[Any]) -> str:

@@ -7,7 +7,6 @@ the ids alone, not on the order of a list nor on a seed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import cv2
@@ -105,25 +104,26 @@ def perceptual_hash(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return signs
 
 
-def near_duplicates(hashes: NDArray[np.bool_]) -> list[tuple[int, int, int]]:
+def near_duplicates(hashes: NDArray[np.bool_]) -> list[tuple[int, int]]:
     """Pairs of images whose hashes are at most `NEAR_DUPLICATE_BITS` apart.
 
     Args:
         hashes: (N, 64) from `perceptual_hash`.
 
     Returns:
-        (i, j, distance in bits) with i < j, in order of i, then j.
+        (i, j) with i < j, in order of i, then j.
     """
     signs = hashes.astype(np.float32) * 2 - 1
-    distance = np.rint((signs.shape[1] - signs @ signs.T) / 2).astype(int)
+    distance = (signs.shape[1] - signs @ signs.T) / 2
     i, j = np.nonzero(np.triu(distance <= NEAR_DUPLICATE_BITS, k=1))
-    return [(int(a), int(b), int(distance[a, b])) for a, b in zip(i, j, strict=True)]
+    return list(zip(i.tolist(), j.tolist(), strict=True))
 
 
-def _groups(pairs: Sequence[tuple[int, int, int]], count: int) -> list[int]:
-    rows = np.array([pair[:2] for pair in pairs], int).reshape(-1, 2)
-    links = coo_array((np.ones(len(rows)), (rows[:, 0], rows[:, 1])), shape=(count, count))
-    return [int(label) for label in connected_components(links, directed=False)[1]]
+def _groups(pairs: list[tuple[int, int]], count: int) -> list[int]:
+    """The number of each image's group, images being linked by pairs."""
+    i, j = np.array(pairs, int).reshape(-1, 2).T
+    links = coo_array((np.ones(len(pairs)), (i, j)), shape=(count, count))
+    return [int(group) for group in connected_components(links, directed=False)[1]]
 
 
 def _hash(id: str) -> int:

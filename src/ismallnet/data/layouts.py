@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+from ismallnet.media import SUFFIXES
+
 ALL = "all"
 """The split that is every image of the data set, in sorted order."""
+LIST_STEMS = ("train", "val", "trainval", "test", "trainvaltest")
+"""The names of list files that are recognised without being asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +33,21 @@ class Layout:
     mask_suffix: str | None
     """What a mask's name has after the image's name; None: the one most masks of the folder share."""
     splits: Mapping[str, str]
-    """Split name -> list file. Any other split ``a/b`` is read from ``a/b.txt``."""
+    """Split name -> its list file without ".txt". Any other split ``a/b`` is read from ``a/b.txt``."""
     published: str
     """Where the data is published, by whom."""
     lists_required: bool = True
     """False: a folder without any list file is one split of every image."""
     resized_masks: frozenset[str] = field(default_factory=frozenset)
     """Ids whose published mask has another size than its image: resized NEAREST to the image."""
+
+    def list_name(self, split: str) -> str:
+        """The name of a split's list file, without ".txt"."""
+        return self.splits.get(split, split)
+
+    def is_every_image(self, split: str, lists: Collection[str]) -> bool:
+        """True for ``all``, and for ``train`` and ``test`` where no list is needed and there is none."""
+        return split == ALL or (not self.lists_required and not lists and split in self.splits)
 
 
 LAYOUTS: dict[str, Layout] = {
@@ -48,7 +59,7 @@ LAYOUTS: dict[str, Layout] = {
             images="images",
             masks="masks",
             mask_suffix="_pixels0",
-            splits={"train": "50_50/train.txt", "test": "50_50/test.txt"},
+            splits={"train": "50_50/train", "test": "50_50/test"},
             resized_masks=frozenset({"Misc_111"}),
             published="https://github.com/YimianDai/sirst (Y. Dai et al., images, masks, idx_427) and "
             "https://github.com/YeRen123455/Infrared-Small-Target-Detection (B. Li et al., the 50_50 lists)",
@@ -59,7 +70,7 @@ LAYOUTS: dict[str, Layout] = {
             images="images",
             masks="masks",
             mask_suffix="",
-            splits={"train": "50_50/train.txt", "test": "50_50/test.txt"},
+            splits={"train": "50_50/train", "test": "50_50/test"},
             published="https://github.com/YeRen123455/Infrared-Small-Target-Detection (B. Li et al.)",
         ),
         Layout(
@@ -68,7 +79,7 @@ LAYOUTS: dict[str, Layout] = {
             images="IRSTD1k_Img",
             masks="IRSTD1k_Label",
             mask_suffix="",
-            splits={"train": "trainval.txt", "test": "test.txt"},
+            splits={"train": "trainval", "test": "test"},
             published="https://github.com/RuiZhang97/ISNet (M. Zhang et al.)",
         ),
         Layout(
@@ -77,7 +88,7 @@ LAYOUTS: dict[str, Layout] = {
             images="images",
             masks="masks",
             mask_suffix=None,
-            splits={"train": "train.txt", "test": "test.txt"},
+            splits={"train": "train", "test": "test"},
             published="nowhere, it is your own data: images/, masks/ and, optional, train.txt and test.txt",
             lists_required=False,
         ),
@@ -130,6 +141,31 @@ def find_root(layout: Layout, root: Path) -> Path:
     )
 
 
+def identify(root: Path) -> tuple[tuple[Layout, Path], ...]:
+    """The data sets at a folder: those in folders of their names below it, else the one that it is itself.
+
+    The folder of one public data set is known by its name, or by its folders, train list and mask names; any
+    other with ``images/`` is a generic folder.
+
+    Returns:
+        (layout, folder) in the order of the table.
+
+    Raises:
+        FileNotFoundError: neither; the message lists every place.
+    """
+    public = [row for row in LAYOUTS.values() if row.lists_required]
+    below = tuple((row, root / row.name) for row in public if (root / row.name / row.images).is_dir())
+    if below:
+        return below
+    row = next((row for row in LAYOUTS.values() if _is_at(row, root)), None)
+    if row is None:
+        wanted = ", ".join(f"{row.name}/{row.images}/" for row in public)
+        raise FileNotFoundError(
+            f"no data set at {root}: looked for {wanted} and images/; see docs/datasets.md"
+        )
+    return ((row, root),)
+
+
 def list_files(layout: Layout, root: Path) -> Files:
     """Index the folders of a data set (`root` as from `find_root`).
 
@@ -152,34 +188,35 @@ def read_list(path: Path) -> tuple[str, ...]:
     return tuple(_without_extension(line) for line in lines if line)
 
 
-def list_path(layout: Layout, root: Path, split: str) -> Path:
-    """The file that would hold a split's ids."""
-    return root / layout.splits.get(split, f"{split}.txt")
+def list_names(layout: Layout, root: Path) -> tuple[str, ...]:
+    """The split lists of a data set, without ".txt": of the table and any ``train``, ``val``, ``test``, ...
+
+    They are looked for in the data set's folder and one level below.
+    """
+    own = {name for name in layout.splits.values() if (root / f"{name}.txt").is_file()}
+    more = (p for stem in LIST_STEMS for depth in ("", "*/") for p in root.glob(f"{depth}{stem}.txt"))
+    return tuple(sorted({*own, *(path.relative_to(root).with_suffix("").as_posix() for path in more)}))
 
 
 def split_ids(files: Files, split: str) -> tuple[str, ...]:
-    """The ids of a split, in the order of its list.
-
-    A layout that needs no lists gives every image, sorted, where neither of its list files exists; so does
-    the split ``all`` of any layout.
+    """The ids of a split, in the order of its list; sorted where it is every image.
 
     Raises:
         FileNotFoundError: no such list, or ids in it without image or mask file.
         ValueError: the list is empty, names an id twice, or an id has two files.
     """
     layout, root = files.layout, files.root
-    path = list_path(layout, root, split)
-    if split == ALL or not (layout.lists_required or _any_list(layout, root) or split not in layout.splits):
+    lists = list_names(layout, root)
+    path = root / f"{layout.list_name(split)}.txt"
+    if layout.is_every_image(split, lists):
         ids: tuple[str, ...] = tuple(sorted(files.images))
         source = f"{root / layout.images}/"
     elif path.is_file():
         ids, source = read_list(path), str(path)
     else:
-        lists = (p.relative_to(root).with_suffix("").as_posix() for p in sorted(root.glob("*/*.txt")))
-        known = [*layout.splits, ALL, *lists]
         raise FileNotFoundError(
             f"{layout.name} has no split {split!r}: looked for the list {path}; "
-            f"choose from {', '.join(known)}. Published at: {layout.published}"
+            f"choose from {', '.join((*layout.splits, ALL, *lists))}. Published at: {layout.published}"
         )
     _refuse_bad_ids(ids, source, files)
     return ids
@@ -193,16 +230,21 @@ def ids_sha256(ids: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
 
 
+def some(names: Sequence[str], most: int = 5) -> str:
+    """The first few names in words."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def _refuse_bad_ids(ids: tuple[str, ...], source: str, files: Files) -> None:
     if not ids:
         raise ValueError(f"{source} names no image; a split needs at least one")
     twice = [i for i, n in Counter(ids).items() if n > 1]
     if twice:
-        raise ValueError(f"{source} names {_some(twice)} more than once; an id may be in a list once")
+        raise ValueError(f"{source} names {some(twice)} more than once; an id may be in a list once")
     two_files = sorted(set(ids) & set(files.ambiguous))
     if two_files:
         raise ValueError(
-            f"two files in {files.root} for {_some(two_files)}; keep one image and one mask an id"
+            f"two files in {files.root} for {some(two_files)}; keep one image and one mask an id"
         )
     for kind, table, folder in (
         ("image", files.images, files.layout.images),
@@ -213,16 +255,18 @@ def _refuse_bad_ids(ids: tuple[str, ...], source: str, files: Files) -> None:
             suffix = f" (named <id>{files.layout.mask_suffix or ''}.*)" if kind == "mask" else ""
             raise FileNotFoundError(
                 f"{len(missing)} of the {len(ids)} ids of {source} have no {kind} in {files.root / folder}/"
-                f"{suffix}: {_some(missing)}. Published at: {files.layout.published}"
+                f"{suffix}: {some(missing)}. Published at: {files.layout.published}"
             )
 
 
-def _some(names: list[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _any_list(layout: Layout, root: Path) -> bool:
-    return any((root / name).is_file() for name in layout.splits.values())
+def _is_at(layout: Layout, root: Path) -> bool:
+    if not (root / layout.images).is_dir():
+        return False
+    if not layout.lists_required or root.resolve().name.casefold() == layout.name.casefold():
+        return True
+    if not (root / f"{layout.splits['train']}.txt").is_file() or not (root / layout.masks).is_dir():
+        return False
+    return bool(list_files(layout, root).masks)
 
 
 def _folder(layout: Layout, root: Path, name: str) -> Path:
@@ -237,7 +281,7 @@ def _by_stem(folder: Path) -> tuple[dict[str, Path], list[str]]:
     table: dict[str, Path] = {}
     twice: list[str] = []
     for path in sorted(folder.iterdir()):
-        if path.suffix.casefold() not in IMAGE_SUFFIXES or path.name.startswith("."):
+        if path.suffix.casefold() not in SUFFIXES or path.name.startswith("."):
             continue
         if path.stem in table:
             twice.append(path.stem)
@@ -257,4 +301,4 @@ def _common_suffix(masks: Iterable[str], images: Mapping[str, Path]) -> str:
 
 def _without_extension(name: str) -> str:
     path = Path(name)
-    return path.stem if path.suffix.casefold() in IMAGE_SUFFIXES else name
+    return path.stem if path.suffix.casefold() in SUFFIXES else name
