@@ -27,7 +27,7 @@ class Entry:
 _PAPER = "recipes/paper-nuaa.yaml"
 _COMPACT: dict[str, Any] = {
     "encoder": "plain",
-    "shared": True,
+    "share": "decoder",
     "patch": 2,
     "widths": (32, 32, 64, 96, 128),
     "depths": (1, 1, 1, 1, 1),

@@ -120,7 +120,8 @@ class ISmallNet(nn.Module):
             target only (the paper's "w/o interior/boundary stream"); ``unsupervised``: both are
             built, neither has its own supervision.
         encoder: ``cbam`` (official), ``resnet18`` (the text), ``plain`` (residual blocks, no attention).
-        shared: One encoder for all streams.
+        share: What the streams have in common: ``nothing`` (official), the ``encoder``, or the ``decoder``
+            as well, so that they part where their levels are fused.
         patch: Side of the square of pixels that is folded into the channels before the encoder and
             unfolded by the heads: 2 runs the network at half resolution and loses no pixel.
         fusion: ``concat`` (official) or ``add`` (the text).
@@ -150,7 +151,7 @@ class ISmallNet(nn.Module):
         wiring: WiringName = "mnim",
         streams: Streams = "both",
         encoder: Literal["cbam", "resnet18", "plain"] = "cbam",
-        shared: bool = False,
+        share: Literal["nothing", "encoder", "decoder"] = "nothing",
         patch: int = 1,
         fusion: Literal["concat", "add"] = "concat",
         fusion_width: int | None = None,
@@ -162,7 +163,7 @@ class ISmallNet(nn.Module):
         std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        _check(in_channels, widths, depths, decoder_depths, streams, encoder, fusion, official)
+        _check(in_channels, widths, depths, decoder_depths, streams, encoder, fusion, share, official)
         self.streams, self.fusion, self.patch = STREAMS[streams], fusion, patch
         mean = mean if mean is not None else GREY_MEAN if in_channels == 1 else OFFICIAL_MEAN
         std = std if std is not None else GREY_STD if in_channels == 1 else OFFICIAL_STD
@@ -175,15 +176,15 @@ class ISmallNet(nn.Module):
         inputs = in_channels * patch**2
         self.encoders = nn.ModuleList(
             ResNet18(inputs, widths) if encoder == "resnet18" else Encoder(inputs, widths, depths, block)
-            for _ in range(1 if shared else len(self.streams))
+            for _ in range(1 if share != "nothing" else len(self.streams))
         )
-        self.decoders = nn.ModuleDict()
-        self.finals = nn.ModuleDict()
-        for stream in self.streams:
-            self.decoders[stream] = NestedDecoder(
-                widths, wiring=wiring, depths=decoder_depths, block=node, down=down
-            )
-            self.finals[stream] = LevelFusion(widths, width, node, project_finest=width != widths[0])
+        self.decoders = nn.ModuleList(
+            NestedDecoder(widths, wiring=wiring, depths=decoder_depths, block=node, down=down)
+            for _ in range(1 if share == "decoder" else len(self.streams))
+        )
+        self.finals = nn.ModuleList(
+            LevelFusion(widths, width, node, project_finest=width != widths[0]) for _ in self.streams
+        )
         stride = (ResNet18 if encoder == "resnet18" else Encoder).stride * patch
         head = partial(Head, stride=stride, shuffle=patch > 1)
         self.heads = nn.ModuleDict(
@@ -231,12 +232,10 @@ class ISmallNet(nn.Module):
         if self.patch > 1:
             x = F.pixel_unshuffle(x, self.patch)
         features = [encoder(x) for encoder in self.encoders]
-        levels, finals = [], []
-        for n, stream in enumerate(self.streams):
-            nodes = self.decoders[stream](features[n % len(features)])
-            final, narrow = self.finals[stream](nodes)
-            levels.append(narrow)
-            finals.append(final)
+        features *= len(self.decoders) // len(features)
+        nodes = [decoder(levels) for decoder, levels in zip(self.decoders, features, strict=True)]
+        nodes *= len(self.finals) // len(nodes)
+        finals, levels = zip(*(fuse(x) for fuse, x in zip(self.finals, nodes, strict=True)), strict=True)
         maps = {s: self.heads[s](f) for s, f in zip(self.streams, finals, strict=True) if s in self.heads}
         fused = levels[0]
         if "target" not in maps:
@@ -277,6 +276,7 @@ def _check(
     streams: str,
     encoder: str,
     fusion: str,
+    share: str,
     official: bool,
 ) -> None:
     """Raise ValueError for an option outside its choices."""
@@ -284,6 +284,7 @@ def _check(
         ("streams", streams, tuple(STREAMS)),
         ("encoder", encoder, ("cbam", "resnet18", "plain")),
         ("fusion", fusion, ("concat", "add")),
+        ("share", share, ("nothing", "encoder", "decoder")),
         ("in_channels", in_channels, (1, 3)),
     ):
         if value not in choices:
