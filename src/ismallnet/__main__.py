@@ -1,0 +1,7 @@
+"""``python -m ismallnet`` is the command ``ismallnet``."""
+
+import sys
+
+from ismallnet.cli import main
+
+sys.exit(main())

@@ -1,0 +1,361 @@
+"""The command line, on a real narrow network and small scenes made here."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from ismallnet.cli import main
+
+NARROW = {"widths": [8, 8, 8, 8, 8], "fusion_width": 8}
+Ended = tuple[int, str, str]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """Run a command in this process: its status, standard output and standard error, spaces folded."""
+
+    def run(*arguments: object) -> Ended:
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        out, err = capsys.readouterr()
+        return status, out, " ".join(err.split())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of the generic layout: eight 48×64 scenes with one bright 3×3 target each."""
+    root = tmp_path_factory.mktemp("scenes")
+    for name in ("images", "masks"):
+        (root / name).mkdir()
+    generator = np.random.default_rng(7)
+    for index in range(8):
+        image = generator.normal(90, 6, (48, 64))
+        mask = np.zeros((48, 64), np.uint8)
+        y, x = generator.integers(4, 40, 2)
+        mask[y : y + 3, x : x + 3] = 255
+        image[mask > 0] += 120
+        cv2.imwrite(str(root / "images" / f"{index}.png"), image.clip(0, 255).astype(np.uint8))
+        cv2.imwrite(str(root / "masks" / f"{index}.png"), mask)
+    (root / "train.txt").write_text("0\n1\n2\n3\n4\n")
+    (root / "test.txt").write_text("5\n6\n7\n")
+    return root
+
+
+@pytest.fixture(scope="session")
+def recipe(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three steps of the narrow network on the scenes."""
+    path = tmp_path_factory.mktemp("recipe") / "narrow.yaml"
+    values = {
+        "model": {"name": "ismallnet-s", "options": NARROW},
+        "data": {"root": str(scenes), "sets": [{"name": "folder"}]},
+        "training": {"steps": 3, "stages": [{"sizes": [32], "batch": 2}], "precision": "float32"},
+    }
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of `ismallnet train`."""
+    out = tmp_path_factory.mktemp("runs") / "narrow"
+    assert main(["train", str(recipe), "--out", str(out)]) == 0
+    return out
+
+
+# --- the program --------------------------------------------------------------------------------------
+
+
+def test_help_names_every_verb(run: Callable[..., Ended]) -> None:
+    status, out, _ = run("--help")
+    assert status == 0
+    assert all(verb in out for verb in ("detect", "train", "evaluate", "labels", "list", "data"))
+
+
+def test_module_is_the_command() -> None:
+    ended = subprocess.run([sys.executable, "-m", "ismallnet", "--version"], capture_output=True, text=True)
+    assert ended.stdout.startswith("ismallnet ")
+    assert ended.returncode == 0
+
+
+def test_unknown_option_is_a_usage_error_that_names_the_nearest(run: Callable[..., Ended]) -> None:
+    status, _, err = run("detect", "x.png", "--treshold", "0.5")
+    assert status == 2
+    assert "'--treshold'; did you mean --threshold?" in err
+
+
+def test_abbreviated_options_are_refused(run: Callable[..., Ended]) -> None:
+    assert run("detect", "x.png", "--thresh", "0.5")[0] == 2
+
+
+def test_our_errors_are_one_line_without_traceback(run: Callable[..., Ended]) -> None:
+    status, out, err = run("train", "absent.yaml")
+    assert (status, out) == (2, "")
+    assert err.startswith("error: no recipe at absent.yaml")
+    assert "Traceback" not in err
+
+
+def test_debug_raises_what_went_wrong() -> None:
+    with pytest.raises(FileNotFoundError, match=r"absent\.yaml"):
+        main(["train", "absent.yaml", "--debug"])
+
+
+def test_reader_that_leaves_early_is_no_error() -> None:
+    command = f"{sys.executable} -m ismallnet train --help | head -1; echo ${{PIPESTATUS[0]}}"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert ended.stdout.endswith("\n0\n")
+    assert "Traceback" not in ended.stderr
+
+
+def test_list_shows_every_model_its_parameters_and_weights(run: Callable[..., Ended]) -> None:
+    from ismallnet.models import list_models
+
+    status, out, _ = run("list")
+    assert status == 0
+    assert all(name in out for name in list_models())
+    assert "9,687,821" in out  # systems.md, section 12: one input channel
+    assert "recipes/fast-joint.yaml" in out
+
+
+# --- train --------------------------------------------------------------------------------------------
+
+
+def test_positional_recipe_and_config_mean_the_same(run: Callable[..., Ended], recipe: Path) -> None:
+    positional = run("train", recipe, "--print_config")
+    assert positional[0] == 0
+    assert positional == run("train", "--config", recipe, "--print_config")
+    assert run("train", recipe, "--config", recipe)[0] == 2
+
+
+def test_print_config_is_a_recipe_that_gives_itself(
+    run: Callable[..., Ended], recipe: Path, tmp_path: Path
+) -> None:
+    printed = run("train", recipe, "--print_config")[1]
+    (tmp_path / "printed.yaml").write_text(printed)
+    assert run("train", tmp_path / "printed.yaml", "--print_config")[1] == printed
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_keys_on_the_command_line_go_before_the_file(
+    run: Callable[..., Ended], recipe: Path, place: str
+) -> None:
+    keys = [
+        "--optimizer.lr",
+        "0.1",
+        "--labels=ldf",
+        "--training.compile",
+        "true",
+        "--model.options.patch",
+        "1",
+    ]
+    arguments = [*keys, recipe] if place == "before" else [recipe, *keys]
+    values = yaml.safe_load(run("train", *arguments, "--print_config")[1])
+    assert values["optimizer"]["lr"] == 0.1
+    assert values["labels"] == "ldf"
+    assert values["training"]["compile"] is True
+    assert values["model"]["options"] == NARROW | {"patch": 1}
+
+
+def test_unknown_key_on_the_command_line_names_the_nearest(run: Callable[..., Ended], recipe: Path) -> None:
+    status, _, err = run("train", recipe, "--optimizer.lrr", "0.1")
+    assert status == 2
+    assert "did you mean --optimizer.lr?" in err
+
+
+def test_unknown_key_in_the_file_names_the_nearest(run: Callable[..., Ended], tmp_path: Path) -> None:
+    (tmp_path / "typo.yaml").write_text("optimizer:\n  lrr: 0.1\n")
+    status, _, err = run("train", tmp_path / "typo.yaml")
+    assert status == 2
+    assert "did you mean 'lr'?" in err
+
+
+def test_help_of_train_explains_the_keys_of_the_recipe(run: Callable[..., Ended]) -> None:
+    out = " ".join(run("train", "--help")[1].split())
+    assert "--optimizer.lr VALUE Peak learning rate" in out
+
+
+def test_run_without_recipe_is_refused(run: Callable[..., Ended]) -> None:
+    status, _, err = run("train")
+    assert status == 2
+    assert "ismallnet train RECIPE.yaml" in err
+
+
+def test_run_is_not_overwritten_and_can_be_resumed(
+    run: Callable[..., Ended], recipe: Path, trained: Path
+) -> None:
+    assert run("train", recipe, "--out", trained)[0] == 2
+    status, out, _ = run("train", "--out", trained, "--resume")
+    assert status == 0
+    assert "finished after 3 steps" in out
+
+
+# --- detect -------------------------------------------------------------------------------------------
+
+
+def test_detect_writes_what_was_asked_for(
+    run: Callable[..., Ended], scenes: Path, trained: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "found"
+    status, text, _ = run(
+        "detect", scenes / "images", "--model", trained, "--out", out, "--save", "overlay,mask, csv,json"
+    )
+    assert status == 0
+    assert "in 8 images" in text
+    assert len(list((out / "overlay").iterdir())) == len(list((out / "mask").iterdir())) == 8
+    assert json.loads((out / "detections.json").read_text())["images"][0]["range"]["rule"] == "8-bit"
+
+
+def test_threshold_and_range_are_used_and_recorded(
+    run: Callable[..., Ended], scenes: Path, trained: Path, tmp_path: Path
+) -> None:
+    image = scenes / "images" / "0.png"
+    arguments = ("detect", image, "--model", trained, "--threshold", "0", "--range", "10", "200")
+    assert run(*arguments, "--out", tmp_path / "found")[0] == 0
+    found = json.loads((tmp_path / "found" / "detections.json").read_text())["images"][0]
+    assert (found["range"]["low"], found["range"]["high"], found["threshold"]) == (10, 200, 0)
+    assert [target["area"] for target in found["targets"]] == [48 * 64]  # every score is above 0
+
+
+def test_unreadable_file_is_named_the_rest_done_and_the_status_1(
+    run: Callable[..., Ended], scenes: Path, trained: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    image = scenes / "images" / "0.png"
+    status, _, err = run(
+        "detect", tmp_path / "broken.png", image, "--model", trained, "--out", tmp_path / "found"
+    )
+    assert status == 1
+    assert "broken.png" in err
+    assert [path.stem for path in (tmp_path / "found").rglob("*.png")] == ["0"]
+    with (tmp_path / "found" / "detections.csv").open() as table:
+        assert {row["image"] for row in csv.DictReader(table)} <= {str(image)}
+
+
+def test_output_folder_is_replaced_only_with_force(
+    run: Callable[..., Ended], scenes: Path, trained: Path, tmp_path: Path
+) -> None:
+    arguments = ("detect", scenes / "images" / "0.png", "--model", trained, "--out", tmp_path / "found")
+    assert run(*arguments)[0] == 0
+    status, _, err = run(*arguments)
+    assert status == 2
+    assert "--force" in err
+    assert run(*arguments, "--force")[0] == 0
+
+
+def test_missing_image_is_a_usage_error(run: Callable[..., Ended], trained: Path, tmp_path: Path) -> None:
+    status, _, err = run("detect", tmp_path / "absent.png", "--model", trained, "--out", tmp_path / "found")
+    assert status == 2
+    assert "absent.png" in err
+    assert not (tmp_path / "found").exists()
+
+
+def test_model_without_weights_is_refused_with_the_command_that_trains_it(
+    run: Callable[..., Ended], scenes: Path
+) -> None:
+    status, _, err = run("detect", scenes / "images", "--model", "ismallnet-unet++")
+    assert status == 2
+    assert "ismallnet train recipes/" in err
+
+
+# --- evaluate -----------------------------------------------------------------------------------------
+
+
+def test_evaluate_reports_under_the_protocol(
+    run: Callable[..., Ended], scenes: Path, trained: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "report"
+    arguments = ("evaluate", trained, "--data", "folder", "--root", scenes, "--protocol", "ismallnet")
+    status, text, _ = run(*arguments, "--bootstrap", "10", "--out", out, "--curves")
+    assert status == 0
+    assert "3 images" in text
+    report = json.loads((out / "report.json").read_text())
+    assert (report["protocol"]["name"], report["n"]) == ("ismallnet", 3)
+    assert {"report.md", "per_image.csv"} <= {path.name for path in out.iterdir()}
+    assert run(*arguments, "--out", out)[0] == 2  # not overwritten
+
+
+def test_purpose_of_a_look_at_a_test_list_is_logged(
+    run: Callable[..., Ended], scenes: Path, trained: Path, tmp_path: Path
+) -> None:
+    arguments = ("evaluate", trained, "--data", "folder", "--root", scenes, "--bootstrap", "0")
+    assert run(*arguments, "--purpose", "a test", "--log", tmp_path)[0] == 0
+    with next(tmp_path.glob("*.csv")).open() as log:
+        assert [row["purpose"] for row in csv.DictReader(log)] == ["a test"]
+
+
+def test_unknown_protocol_is_refused_with_the_choices(
+    run: Callable[..., Ended], scenes: Path, trained: Path
+) -> None:
+    status, _, err = run("evaluate", trained, "--data", "folder", "--root", scenes, "--protocol", "dna")
+    assert status == 2
+    assert "standard, ismallnet, dnanet, basicirstd, acm" in err
+
+
+# --- labels -------------------------------------------------------------------------------------------
+
+
+def test_labels_writes_three_pictures_a_mask(run: Callable[..., Ended], scenes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "labels"
+    status, text, _ = run("labels", scenes / "masks", "--out", out, "--recipe", "ldf")
+    assert status == 0
+    assert "8 masks" in text
+    assert len(list(out.iterdir())) == 24
+    mask = cv2.imread(str(scenes / "masks" / "0.png"), cv2.IMREAD_UNCHANGED)
+    maps = [cv2.imread(str(out / f"0_{kind}.png"), cv2.IMREAD_UNCHANGED) for kind in ("interior", "boundary")]
+    assert (maps[0] + maps[1] == mask).all()
+    assert run("labels", scenes / "masks", "--out", out)[0] == 2  # not overwritten
+
+
+def test_labels_names_a_broken_mask_and_does_the_rest(
+    run: Callable[..., Ended], scenes: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.png").write_bytes(b"")
+    status, _, err = run("labels", tmp_path / "broken.png", scenes / "masks", "--out", tmp_path / "labels")
+    assert status == 1
+    assert "broken.png" in err
+    assert len(list((tmp_path / "labels").rglob("*.png"))) == 24
+
+
+# --- data ---------------------------------------------------------------------------------------------
+
+
+def test_check_of_a_sound_data_set_ends_with_0(run: Callable[..., Ended], scenes: Path) -> None:
+    status, out, _ = run("data", "check", scenes)
+    assert status == 0
+    assert "problem" not in out
+
+
+def test_check_of_a_broken_data_set_ends_with_1(
+    run: Callable[..., Ended], scenes: Path, tmp_path: Path
+) -> None:
+    subprocess.run(["cp", "-r", scenes, tmp_path / "broken"], check=True)
+    (tmp_path / "broken" / "masks" / "3.png").unlink()
+    status, out, _ = run("data", "check", tmp_path / "broken")
+    assert status == 1
+    assert "problem" in out
+
+
+def test_packed_data_set_is_evaluated_like_the_folder(
+    run: Callable[..., Ended], scenes: Path, trained: Path, tmp_path: Path
+) -> None:
+    assert run("data", "pack", scenes, "--out", tmp_path / "all.pack")[0] == 0
+    reports = []
+    for root in (scenes, tmp_path / "all.pack"):
+        arguments = ("evaluate", trained, "--data", "folder", "--root", root, "--bootstrap", "0")
+        status, out, _ = run(*arguments)
+        assert status == 0
+        reports.append(out)
+    assert reports[0] == reports[1]
