@@ -273,6 +273,7 @@ def _everything(detector: Detector, results: list[FrameResult], failed: list[Fai
     return {
         "ismallnet": __version__,
         "model": detector.name,
+        "weights_sha256": detector.weights_sha256,
         "decision": repr(detector.rule),
         "images": images,
         "failed": [asdict(failure) for failure in failed],

@@ -8,6 +8,7 @@ threshold and measures the targets.
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +97,11 @@ class Detector:
         logits: The function returns logits: a sigmoid makes them scores, after any resizing.
         minimum: Least height and width that the function takes. Smaller images are mirrored at their edges,
             as often as it takes, and the maps cropped back.
+
+    Attributes:
+        name: As given.
+        rule: As given.
+        weights_sha256: Of the file of weights that `load` read; None for any other detector.
     """
 
     def __init__(
@@ -108,6 +114,7 @@ class Detector:
         minimum: int = 1,
     ) -> None:
         self.name, self.rule = name, rule
+        self.weights_sha256: str | None = None
         self._function, self._logits, self._minimum = function, logits, minimum
 
     def __repr__(self) -> str:
@@ -202,6 +209,7 @@ def load(name_or_folder: str | Path, *, device: str = "auto", threshold: float |
         FileNotFoundError: Neither a known name nor a folder with weights.
         ValueError: A threshold outside [0, 1], or weights of another model.
     """
+    from ismallnet.checkpoint import WEIGHTS as WEIGHTS_FILE
     from ismallnet.checkpoint import load_model
 
     if threshold is not None and not 0 <= threshold <= 1:
@@ -210,7 +218,9 @@ def load(name_or_folder: str | Path, *, device: str = "auto", threshold: float |
     model, saved = load_model(folder)
     name = saved.name if folder.parent == WEIGHTS else f"{saved.name} ({folder})"
     rule = Fixed() if threshold is None else Fixed(threshold)
-    return Detector.from_model(model, name=name, rule=rule, device=device)
+    detector = Detector.from_model(model, name=name, rule=rule, device=device)
+    detector.weights_sha256 = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
+    return detector
 
 
 def _find_weights(name_or_folder: str | Path) -> Path:

@@ -132,7 +132,7 @@ def _cell(picture: NDArray[np.uint8], caption: str, height: int, width: int) -> 
     if picture.ndim == 2:
         picture = np.asarray(cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR), np.uint8)
     (w, _), _ = cv2.getTextSize(caption, _FONT, _TEXT, 1)
-    size, head = _TEXT * min(1, (width - 4) / max(w, 1)), 24
+    size, head = _TEXT * min(1, (width - 8) / max(w, 1)), 24
     cell = np.zeros((head + height, width, 3), np.uint8)
     y, x = head + (height - picture.shape[0]) // 2, (width - picture.shape[1]) // 2
     cell[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
