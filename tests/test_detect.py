@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ import cv2
 import numpy as np
 import pytest
 
+from ismallnet.checkpoint import save_model
 from ismallnet.detect import COLUMNS, FILES, DetectReport, detect_files, find_images
 from ismallnet.detector import Detector, Fixed, Maps, Statistical
 from ismallnet.media import read_pages
+from ismallnet.models import create_model
 
 SPOTS = ((10, 12), (30, 40))
 """Top-left corners (y, x) of the two targets of `scene`, 2 × 3 pixels each."""
@@ -357,3 +360,20 @@ def test_real_images_are_read_and_the_brightest_target_is_found(data_root: Path,
         first = result.targets[0]
         hits += bool(truth[round(first.y), round(first.x)])
     assert hits == 3
+
+
+def test_the_python_of_the_quickstart_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"widths": (4, 4, 4, 8, 8)}
+    save_model(
+        tmp_path / "ismallnet-s", create_model("ismallnet-s", **options), name="ismallnet-s", options=options
+    )
+    monkeypatch.setattr("ismallnet.detector.WEIGHTS", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite("scene.png", scene())
+    assert cv2.imwritemulti("stack.tif", [scene().astype(np.uint16) * 16] * 2)
+    text = (Path(__file__).parents[1] / "docs" / "quickstart.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(block, names)
+    assert (tmp_path / "frame1.png").is_file()
+    assert (tmp_path / "found" / "detections.csv").is_file()
