@@ -359,3 +359,13 @@ def test_packed_data_set_is_evaluated_like_the_folder(
         assert status == 0
         reports.append(out)
     assert reports[0] == reports[1]
+
+
+def test_synthetic_scenes_are_a_sound_data_set(run: Callable[..., Ended], tmp_path: Path) -> None:
+    made = run("data", "synth", tmp_path / "made", "--count", 3, "--height", 64, "--width", 96, "--bits", 16)
+    assert made[0] == 0
+    images = [
+        cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in (tmp_path / "made" / "images").iterdir()
+    ]
+    assert [(image.shape, image.dtype) for image in images] == 3 * [((64, 96), np.uint16)]
+    assert run("data", "check", tmp_path / "made")[0] == 0

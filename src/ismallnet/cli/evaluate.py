@@ -1,0 +1,66 @@
+"""``ismallnet evaluate``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import ismallnet
+from ismallnet.cli.parser import DATA_SETS, Parser, add_model
+from ismallnet.cli.screen import OK, progress, say, table
+
+SUMMARY = "score a network on a data set under a named protocol"
+
+
+def add(parser: Parser) -> None:
+    """Add the options of the verb."""
+    add_model(parser, "model")
+    parser.add_argument("--data", required=True, metavar="NAME", help=DATA_SETS)
+    parser.add_argument("--root", default="data", metavar="DIR", help="where it is (default: %(default)s)")
+    parser.add_argument("--split", default="test", help="which list of it (default: %(default)s)")
+    parser.add_argument(
+        "--protocol",
+        default="standard",
+        help="standard, ismallnet, dnanet, basicirstd or acm (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--bootstrap", type=int, default=1000, help="replicates of the intervals (default: 1000)"
+    )
+    parser.add_argument("--curves", action="store_true", help="ROC, PR and FROC curves too")
+    parser.add_argument("--purpose", metavar="TEXT", help="why a test list is opened: logged in --log")
+    parser.add_argument(
+        "--log", default="results", metavar="DIR", help="folder of that log (default: %(default)s)"
+    )
+    parser.add_argument("--out", metavar="DIR", help="write report.json, report.md and per_image.csv here")
+    parser.add_argument("--force", action="store_true", help="overwrite what is in --out")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do the work and print what came of it; the exit status."""
+    from ismallnet import data
+    from ismallnet.evaluate import evaluate, log_test_evaluation, write_report
+
+    if options.out and Path(options.out).exists() and not options.force:
+        raise FileExistsError(f"{options.out} exists; choose another --out, or overwrite it with --force")
+    detector = ismallnet.load(options.model, threshold=options.threshold, device=options.device)
+    dataset = data.load(options.data, options.root, options.split)
+    with progress("evaluating") as advance:
+        report = evaluate(
+            detector,
+            dataset,
+            protocol=options.protocol,
+            bootstrap=options.bootstrap,
+            curves=options.curves,
+            advance=advance,
+        )
+    title = f"{report.detector} on {report.data} {report.split}, {len(dataset)} images, {options.protocol}"
+    table(("quantity", "value", "95 % interval"), report.rows(), title=title)
+    table(("targets by", "bin", "targets", "Pd", "pixel recall"), report.strata_rows())
+    for note in report.all_notes():
+        say(f"note: {note}")
+    if options.purpose and report.on_test_list:
+        say(f"logged in {log_test_evaluation(report, options.log, purpose=options.purpose)}")
+    if options.out:
+        write_report(report, options.out, force=options.force)
+        say(f"the report is in {options.out}")
+    return OK
