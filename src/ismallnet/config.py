@@ -88,15 +88,17 @@ class Augment:
     """Largest exponent, and one over the smallest; log-uniform."""
     stretch: float = 0.3
     """Probability of a stretch towards the image's 0.1 and 99.9 percentiles, as 16-bit images are read."""
-    noise: float = 0.02
+    noise: float = 0.03
     """Largest standard deviation of Gaussian noise, in units of the full range."""
     blur: float = 0.1
     """Probability of a 3×3 binomial blur."""
+    blank: float = 0.02
+    """Probability that a crop becomes a flat field with that noise and no target, as a capped lens gives."""
     invert: float = 0.0
     """Probability that dark and bright are swapped."""
 
     def __post_init__(self) -> None:
-        for name in ("targets", "warp", "intensity", "stretch", "blur", "invert"):
+        for name in ("targets", "warp", "intensity", "stretch", "blur", "blank", "invert"):
             value = getattr(self, name)
             _require(0 <= value <= 1, f"augment.{name}", value, "a probability, 0 to 1")
         for name in ("scale", "aspect", "gain", "gamma"):

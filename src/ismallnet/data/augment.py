@@ -100,6 +100,7 @@ def cut(pool: Pool, plan: Plan, size: int, *, soft_mask: bool) -> Batch:
     """
     planes = _gather(pool, plan, size)
     image = _altered(planes[:, :1], plan)
+    planes[plan.curve[:, 3] == 0, 1:] = 0  # a blank crop shows no target
     target = planes[:, 1:2] if soft_mask else (planes[:, 1:2] >= 0.5).float()
     return Batch(image, target, planes[:, 2:3], planes[:, 3:4])
 
@@ -168,11 +169,12 @@ def _curves(grey: Tensor, augment: Augment, generator: torch.Generator) -> tuple
     black, white = share[0] * low, 1 - share[1] * (1 - high)
     factor = 1 / (white - black).clamp(min=0.05)
     gamma = torch.where(altered, _log_uniform(augment.gamma, (count,), generator), 1.0)
-    gain = torch.where(altered, _log_uniform(augment.gain, (count,), generator), 1.0)
+    blank = _chance(augment.blank, count, generator)
+    gain = torch.where(altered, _log_uniform(augment.gain, (count,), generator), 1.0) * ~blank
     offset = _uniform(-augment.offset, augment.offset, (count,), generator) * altered
     inverted = altered & _chance(augment.invert, count, generator)
     blur = (altered & _chance(augment.blur, count, generator)).float()
-    sigma = _uniform(0, augment.noise, (count,), generator) * altered
+    sigma = _uniform(0, augment.noise, (count,), generator) * (altered | blank)
     level = ((mean - black) * factor).clamp(0, 1) ** gamma  # where the image's mean has gone
     sign = torch.where(inverted, -1.0, 1.0)
     shift = torch.where(inverted, 1 - level, level) + offset - sign * gain * level
