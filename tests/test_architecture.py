@@ -113,6 +113,13 @@ def test_modules_have_under_450_lines(module: str) -> None:
     assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) < 450
 
 
+def test_file_map_of_the_readme_names_every_module_and_no_other() -> None:
+    readme = (SOURCE.parents[1] / "README.md").read_text(encoding="utf-8")
+    block = readme.split("src/ismallnet/\n", 1)[1].split("\ntests/", 1)[0]
+    named = {name.strip(" /") for line in block.splitlines() for name in line[2:19].split(",")}
+    assert named == {part(module) for module in MODULES} - {"", "__main__"}
+
+
 def loaded_by(statement: str) -> set[str]:
     """The modules in memory after a statement in a fresh interpreter."""
     code = f"{statement}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,8 +16,17 @@ import numpy as np
 import pytest
 import yaml
 
-from ismallnet.cli import main
+from ismallnet.cli import command_parser, main
 
+ROOT = Path(__file__).parents[1]
+DOCUMENTED = [
+    line
+    for document in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    for block in re.findall(r"^```(?:sh|bash|console)?\n(.*?)^```", document.read_text("utf-8"), re.S | re.M)
+    for line in block.replace("\\\n", " ").splitlines()
+    if re.match(r"(\$ )?ismallnet ", line)
+]
+"""Commands in the code blocks of the documents."""
 NARROW = {"widths": [8, 8, 8, 8, 8], "fusion_width": 8}
 Ended = tuple[int, str, str]
 
@@ -89,6 +100,13 @@ def test_module_is_the_command() -> None:
     ended = subprocess.run([sys.executable, "-m", "ismallnet", "--version"], capture_output=True, text=True)
     assert ended.stdout.startswith("ismallnet ")
     assert ended.returncode == 0
+
+
+@pytest.mark.parametrize("line", DOCUMENTED)
+def test_documented_command_is_understood(line: str) -> None:
+    words = shlex.split(line.removeprefix("$ "), comments=True)
+    if not {"--help", "--version"} & set(words):
+        assert command_parser().parse_args(words[1:]).run
 
 
 def test_unknown_option_is_a_usage_error_that_names_the_nearest(run: Callable[..., Ended]) -> None:

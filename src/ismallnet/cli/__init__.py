@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    options = _parser().parse_args(arguments)
+    options = command_parser().parse_args(arguments)
     warnings.showwarning = lambda message, *_, **__: warn(str(message))
     try:
         status: int = options.run(options)
@@ -74,7 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def _parser() -> Parser:
+def command_parser() -> Parser:
+    """Build the parser of all verbs."""
     parser = Parser(prog="ismallnet", description="Infrared small-target detection.")
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
