@@ -21,7 +21,7 @@ help:
 	@echo "make clean   remove $(VENV) and demo/"
 
 demo: $(VENV)/.run-time
-	$(BIN)/ismallnet detect examples/scenes --out demo --force
+	$(BIN)/ismallnet detect examples/scenes/images --out demo --force
 	@echo "The overlays and the table are in $(CURDIR)/demo"
 
 test: $(VENV)/.development
@@ -29,7 +29,7 @@ test: $(VENV)/.development
 
 lint: $(VENV)/.development
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff format --check src tests examples
 	$(BIN)/mypy
 
 check: lint test
