@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import count, permutations
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Level = Literal["ok", "note", "problem"]
-Advance = Callable[[int, int, str], None]
 
 APART = (("train", "test"), ("trainval", "test"), ("train", "val"), ("val", "test"))
 """List files of one folder that must have no image in common."""
@@ -65,7 +64,9 @@ class CheckReport:
         return not any(row.level == "problem" for row in self.rows)
 
 
-def check(root: str | Path, name: str | None = None, *, advance: Advance | None = None) -> CheckReport:
+def check(
+    root: str | Path, name: str | None = None, *, advance: Callable[[int, int, str], None] | None = None
+) -> CheckReport:
     """Read every file of the data sets at a folder and compare them with their lists and with each other.
 
     Args:
@@ -86,7 +87,14 @@ def check(root: str | Path, name: str | None = None, *, advance: Advance | None 
     else:
         layout = find_layout(name)
         found = ((layout, find_root(layout, root)),)
-    rows = [row for layout, at in found for row in _check(list_files(layout, at), advance)]
+    indexed = [list_files(layout, at) for layout, at in found]
+    total, done = sum(len(files.images) for files in indexed), count(1)
+
+    def step(text: str) -> None:
+        if advance is not None:
+            advance(next(done), total, text)
+
+    rows = [row for files in indexed for row in _check(files, step)]
     return CheckReport(root, tuple(rows))
 
 
@@ -111,19 +119,18 @@ class _Mask:
     """Pixels of each 8-connected target, in the mask's own size."""
 
 
-def _check(files: Files, advance: Advance | None) -> Iterator[CheckRow]:
+def _check(files: Files, step: Callable[[str], None]) -> Iterator[CheckRow]:
     images: dict[str, _Image] = {}
     masks: dict[str, _Mask] = {}
     unreadable: list[str] = []
-    for done, id in enumerate(files.images, start=1):
+    for id in files.images:
         try:
             images[id] = _look_at_image(files.images[id])
             if id in files.masks:
                 masks[id] = _look_at_mask(files.masks[id])
         except (OSError, ValueError) as error:
             unreadable.append(str(error))
-        if advance is not None:
-            advance(done, len(files.images), f"{files.layout.name} {id}")
+        step(f"{files.layout.name} {id}")
     name = files.layout.name
     yield _counts(name, images)
     yield _targets(name, masks)

@@ -131,7 +131,8 @@ def _build(rng: Generator, image: Field, *, top: int) -> None:
     """Draw warm buildings with windows on the ground at a row, in place."""
     height, width = image.shape
     for _ in range(int(rng.integers(1, 4))):
-        tall, wide = int(rng.integers(8, height // 7)), int(rng.integers(12, width // 6))
+        tall = int(rng.integers(height // 32 + 2, height // 7))
+        wide = int(rng.integers(width // 32 + 2, width // 6))
         y, x = min(top, height - 1 - tall), int(rng.integers(0, width - wide))
         wall = rng.uniform(0.45, 0.68)
         rows, columns = np.arange(tall)[:, None], np.arange(wide)[None]

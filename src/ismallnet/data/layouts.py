@@ -252,7 +252,11 @@ def _refuse_bad_ids(ids: tuple[str, ...], source: str, files: Files) -> None:
     ):
         missing = [i for i in ids if i not in table]
         if missing:
-            suffix = f" (named <id>{files.layout.mask_suffix or ''}.*)" if kind == "mask" else ""
+            suffix = (
+                f" (named <id>{files.layout.mask_suffix}.*)"
+                if kind == "mask" and files.layout.mask_suffix
+                else ""
+            )
             raise FileNotFoundError(
                 f"{len(missing)} of the {len(ids)} ids of {source} have no {kind} in {files.root / folder}/"
                 f"{suffix}: {some(missing)}. Published at: {files.layout.published}"

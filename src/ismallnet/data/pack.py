@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,7 @@ def pack(
         datasets: The splits to keep; `load_all(root)` gives all of every data set.
         path: The file to write; written whole or not at all.
         force: Replace an existing file.
-        advance: Called with (images done, images in all, what was done).
+        advance: Called with (images done, images in all, name of the image).
 
     Returns:
         The path.
@@ -63,11 +64,18 @@ def pack(
         by_name.setdefault(dataset.name, []).append(dataset)
     if not by_name:
         raise ValueError("no data set to pack; give at least one split")
+    total = sum(len({id for split in splits for id in split.ids}) for splits in by_name.values())
+    done = count(1)
+
+    def step(text: str) -> None:
+        if advance is not None:
+            advance(next(done), total, text)
+
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         with zipfile.ZipFile(unfinished, "w") as archive:
-            index = {name: _add(archive, name, splits, advance) for name, splits in by_name.items()}
+            index = {name: _add(archive, name, splits, step) for name, splits in by_name.items()}
             text = json.dumps({"format": FORMAT, "datasets": index}, separators=(",", ":"))
             _write(archive, INDEX, text.encode(), zipfile.ZIP_DEFLATED)
         os.replace(unfinished, path)
@@ -80,19 +88,18 @@ def _add(
     archive: zipfile.ZipFile,
     name: str,
     splits: list[Dataset],
-    advance: Callable[[int, int, str], None] | None,
+    step: Callable[[str], None],
 ) -> dict[str, Any]:
     """Write one data set's images and masks; returns its entry in the index."""
     source = {id: split for split in splits for id in split.ids}
     ids, shapes, bits = sorted(source), [], []
     with ThreadPoolExecutor() as pool:
         encoded = pool.map(lambda id: _encode(source[id].read(id)), ids)
-        for done, (id, (shape, suffix, image, mask)) in enumerate(zip(ids, encoded, strict=True), start=1):
+        for id, (shape, suffix, image, mask) in zip(ids, encoded, strict=True):
             _write(archive, f"{name}/images/{id}{suffix}", image)
             shapes.append(shape)
             bits.append(mask)
-            if advance is not None:
-                advance(done, len(ids), f"{name} {id}")
+            step(f"{name} {id}")
     _write(archive, f"{name}/masks.xz", lzma.compress(b"".join(bits), preset=9))
     lists = [split for split in splits if split.split != ALL]
     return {

@@ -45,6 +45,8 @@ SIGMAS: dict[Kind, tuple[tuple[float, float], tuple[float, float]]] = {
     "extended": ((2.0, 3.5), (0.7, 1.2)),
 }
 """Range of the standard deviations, before the optics, along and across a target, in pixels."""
+ROUNDS, PRECISION = 100, 1e-7
+"""Most rounds of solving for the amplitudes, and the change at which they are good enough."""
 LOW, HIGH = 7000, 11000
 """The counts of a 14-bit sensor that 0 and 1 become in a 16-bit file."""
 
@@ -286,15 +288,21 @@ def _place(rng: np.random.Generator, background: Field, kinds: Sequence[Kind]) -
 
 
 def _profile(target: PlacedTarget, height: int, width: int) -> Field:
-    """The Gaussian of a target over the pixels' areas (5x5 points a pixel), in units of its peak."""
+    """The Gaussian of a target over the pixels' areas (5x5 points each): 1 at the peak, 0 from 6 sigma on."""
+    reach = int(np.ceil(6 * target.along))
+    top, left = max(round(target.y) - reach, 0), max(round(target.x) - reach, 0)
+    rows = min(round(target.y) + reach + 1, height) - top
+    columns = min(round(target.x) + reach + 1, width) - left
     points = (np.arange(5) - 2) / 5
-    y = (np.arange(height)[:, None] + points).ravel() - target.y
-    x = (np.arange(width)[:, None] + points).ravel() - target.x
+    y = (top + np.arange(rows)[:, None] + points).ravel()[:, None] - target.y
+    x = (left + np.arange(columns)[:, None] + points).ravel()[None] - target.x
     cos, sin = np.cos(target.angle), np.sin(target.angle)
-    u = (x[None] * cos + y[:, None] * sin) / target.along
-    v = (y[:, None] * cos - x[None] * sin) / target.across
-    fine = np.exp(-(u**2 + v**2) / 2)
-    return np.asarray(fine.reshape(height, 5, width, 5).mean(axis=(1, 3)))
+    fine = np.exp(
+        -(((x * cos + y * sin) / target.along) ** 2 + ((y * cos - x * sin) / target.across) ** 2) / 2
+    )
+    profile = np.zeros((height, width))
+    profile[top : top + rows, left : left + columns] = fine.reshape(rows, 5, columns, 5).mean(axis=(1, 3))
+    return profile
 
 
 def _solve_amplitudes(
@@ -304,14 +312,21 @@ def _solve_amplitudes(
 
     A target's own tail lifts the ring's mean and deviation a little: a fixed point, found in a few rounds.
     """
-    amplitudes = np.zeros(len(profiles))
-    for _ in range(30):
-        image = background + np.tensordot(amplitudes, np.array(profiles), 1) if profiles else background
-        for n, (profile, footprint) in enumerate(zip(profiles, footprints, strict=True)):
-            ring = image[_ring(footprint, footprints)]
-            missing = ring.mean() + scr * ring.std() - image[footprint].mean()
-            amplitudes[n] += missing / profile[footprint].mean()
-    return [float(a) for a in amplitudes]
+    amplitudes = [0.0] * len(profiles)
+    rings = [_ring(footprint, footprints) for footprint in footprints]
+    image = background.copy()
+    for _ in range(ROUNDS):
+        largest = 0.0
+        for n, (profile, footprint, ring) in enumerate(zip(profiles, footprints, rings, strict=True)):
+            around = image[ring]
+            missing = around.mean() + scr * around.std() - image[footprint].mean()
+            step = float(missing / profile[footprint].mean())
+            image += step * profile
+            amplitudes[n] += step
+            largest = max(largest, abs(step))
+        if largest < PRECISION:
+            break
+    return amplitudes
 
 
 def _ring(footprint: NDArray[np.bool_], footprints: list[NDArray[np.bool_]]) -> NDArray[np.bool_]:
