@@ -142,9 +142,11 @@ def test_normalisation_belongs_to_the_model_and_travels_with_its_weights() -> No
         assert torch.allclose(shifted(image).target, model((image - 0.25) / 0.5).target, atol=1e-5)
 
 
-def test_prior_sets_the_probability_that_an_untrained_network_gives() -> None:
-    score = small("ismallnet-s", prior=0.01).eval().score(torch.rand(1, 1, 64, 64))
-    assert score.mean().item() == pytest.approx(0.01, rel=0.2)
+def test_prior_is_what_the_heads_predict_where_they_see_nothing() -> None:
+    model = small("ismallnet-s", prior=0.01)
+    for head in model.heads.values():
+        nothing = torch.zeros(1, head.predict.in_channels, 4, 4)
+        assert torch.allclose(torch.sigmoid(head.predict(nothing)), torch.tensor(0.01))
 
 
 def test_three_channel_model_takes_grey_and_colour() -> None:

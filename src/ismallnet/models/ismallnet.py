@@ -128,6 +128,81 @@ class ISmallNet(nn.Module):
         fusion_width: Channels of the projected levels; ``widths[0]`` where None.
         down: ``bilinear`` (official) or ``max`` (Eq. 2) for the links from the level above.
         deep: Also predict the target from each fused level, as ``Logits.auxiliary`` (training only).
+        prior: Probability of a target that the biases of the heads start from, 0 to 1 exclusive; None: one
+            half, as official.
+        official: Reproduce the official IBFM: the two coarsest but one levels share a projection.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[int],
+        width: int,
+        block: Callable[[int, int], nn.Module],
+        *,
+        project_finest: bool,
+        official: bool = False,
+    ) -> None:
+        super().__init__()
+        self.project = nn.ModuleList(
+            nn.Conv2d(channels, width, 1) if level or project_finest else nn.Identity()
+            for level, channels in enumerate(inputs)
+        )
+        self.official = official
+        self.block = block(len(inputs) * width, width)
+
+    def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Map [(B, inputs[i], H / 2**i, W / 2**i)] to (B, width, H, W), and give the projections too."""
+        size = levels[0].shape[-2:]
+        projections = list(self.project)
+        if self.official:
+            projections[4] = projections[3]
+        narrow = [resize(project(x), size) for project, x in zip(projections, levels, strict=True)]
+        return self.block(torch.cat(narrow, 1)), narrow
+
+
+class Head(nn.Module):
+    """Features at 1/``stride`` of the image to one logit a pixel.
+
+    ``shuffle`` predicts the stride × stride pixels under each feature, ``bilinear`` interpolates.
+    """
+
+    def __init__(self, width: int, stride: int, *, shuffle: bool, hidden: int | None = None) -> None:
+        super().__init__()
+        self.body: nn.Module = nn.Identity()
+        if hidden is not None:
+            self.body = nn.Sequential(nn.Conv2d(width, hidden, 3, 1, 1), nn.BatchNorm2d(hidden), nn.ReLU())
+        self.predict = nn.Conv2d(hidden or width, stride**2 if shuffle else 1, 3, 1, 1)
+        self.stride, self.shuffle = stride, shuffle
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, width, H, W) to (B, 1, H · stride, W · stride)."""
+        logits = in_float32(self.predict, self.body(x))
+        if self.shuffle:
+            return F.pixel_shuffle(logits, self.stride)
+        return resize(logits, [n * self.stride for n in logits.shape[-2:]])
+
+
+class ISmallNet(nn.Module):
+    """The three-stream network and, by its options, its ablations.
+
+    Args:
+        in_channels: 1 for grey; 3 for the official layout, to which a grey image is expanded.
+        widths: Channels of each level, finest first.
+        depths: Blocks of each encoder level.
+        decoder_depths: Blocks of a decoder node on each level but the coarsest.
+        wiring: A name in ``ismallnet.models.nested.WIRINGS``.
+        streams: ``both``; one of ``interior``, ``boundary``; ``none``: one stream, no fusion stream, the
+            target only (the paper's "w/o interior/boundary stream"); ``unsupervised``: both are
+            built, neither has its own supervision.
+        encoder: ``cbam`` (official), ``resnet18`` (the text), ``plain`` (residual blocks, no attention).
+        share: What the streams have in common: ``nothing`` (official), the ``encoder``, or the ``decoder``
+            as well, so that they part where their levels are fused.
+        patch: Side of the square of pixels that is folded into the channels before the encoder and
+            unfolded by the heads: 2 runs the network at half resolution and loses no pixel.
+        fusion: ``concat`` (official) or ``add`` (the text).
+        fusion_width: Channels of the projected levels; ``widths[0]`` where None.
+        down: ``bilinear`` (official) or ``max`` (Eq. 2) for the links from the level above.
+        deep: Also predict the target from each fused level, as ``Logits.auxiliary`` (training only).
         prior: Start every head at this probability of a target, 0 to 1 exclusive, and every residual block
             as its shortcut, so that training begins at the rare-target rate; None: Kaiming as official.
         official: Reproduce the official code's projection mix-up, dead parameters included.
@@ -201,16 +276,8 @@ class ISmallNet(nn.Module):
         self.minimum = 16
         """Smallest height and width that ``forward`` takes."""
         initialise(self)
-        if prior is not None:
-            self._start_at(prior)
-
-    def _start_at(self, prior: float) -> None:
-        """See ``prior``."""
         for module in self.modules():
-            if isinstance(module, ResidualBlock):
-                nn.init.zeros_(module.norm2.weight)
-            elif isinstance(module, Head):
-                nn.init.normal_(module.predict.weight, std=0.01)
+            if prior is not None and isinstance(module, Head):
                 assert module.predict.bias is not None
                 nn.init.constant_(module.predict.bias, math.log(prior / (1 - prior)))
 
