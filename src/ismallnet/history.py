@@ -33,12 +33,9 @@ class History:
         from torch.utils.tensorboard import SummaryWriter
 
         self.columns = list(columns)
-        kept = [row for row in read(run / CSV) if row["step"] <= step] if (run / CSV).exists() else []
+        kept = _rows_up_to(run / CSV, step) if (run / CSV).exists() else []
         partial = run / f".unfinished-{CSV}"
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self.columns)
-            writer.writeheader()
-            writer.writerows(kept)
+        partial.write_text("".join([",".join(self.columns), "\n", *kept]), encoding="utf-8")
         partial.replace(run / CSV)
         purge = step + 1 if step else None
         self.board = SummaryWriter(str(run / TENSORBOARD), purge_step=purge)
@@ -52,7 +49,7 @@ class History:
         if not self.active:
             return
         with (self.run / CSV).open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, self.columns).writerow(row)
+            csv.DictWriter(file, self.columns, lineterminator="\n").writerow(row)
         for name, value in row.items():
             if name != "step":
                 self.board.add_scalar(name, value, int(row["step"]))
@@ -76,6 +73,12 @@ def read(path: Path) -> list[dict[str, float]]:
     """The rows of a `history.csv`, without their empty fields."""
     with path.open(newline="", encoding="utf-8") as file:
         return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+
+
+def _rows_up_to(path: Path, step: int) -> list[str]:
+    """The whole lines of a history, without its header, up to a step."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[1:]
+    return [line for line in lines if line.endswith("\n") and int(line.split(",")[0]) <= step]
 
 
 def plot(source: Path, target: Path) -> None:

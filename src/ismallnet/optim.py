@@ -68,7 +68,7 @@ class Muon(Optimizer):
 def orthogonalised(matrix: Tensor) -> Tensor:
     """(M, N) with the same singular vectors and singular values near 1 (0.7 to 1.2), by Newton-Schulz."""
     a, b, c = 3.4445, -4.7750, 2.0315  # K. Jordan's coefficients: fast rather than exact
-    wide = matrix.float() if matrix.shape[0] <= matrix.shape[1] else matrix.float().T
+    wide: Tensor = matrix.float() if matrix.shape[0] <= matrix.shape[1] else matrix.float().T
     wide = wide / (wide.norm() + 1e-7)
     for _ in range(5):
         square = wide @ wide.T

@@ -186,7 +186,8 @@ class _Trainer:
         optimizer.step()
         self.step += 1
         self.average.update(self.network, self.step)
-        self.tally.add(loss.detach(), norm, logits.target.detach(), batch)
+        self.seen = batch, logits.target.detach()
+        self.tally.add(loss.detach(), norm, *self.seen)
 
     def _batch(self) -> Batch:
         """This process's part of the step's batch."""
@@ -255,6 +256,9 @@ class _Trainer:
             tensors = {f"{part}.{key}": t for part, values in parts.items() for key, t in values.items()}
             info = {name: getattr(self, name) for name in ("minutes", "last", "best", "spent")}
             checkpoint.save_state(self.out, checkpoint.State(self.step, tensors, info))
+            batch, logits = self.seen
+            panels = [batch.image, batch.target, logits.sigmoid()]
+            self.history.picture("crop", self.step, [p[0, 0].float().cpu().numpy() for p in panels])
         self.tally.restart()
 
     def _save_model(self, folder: str) -> None:
@@ -320,7 +324,7 @@ class _Tally:
         """Leave the time since the last step out of the pace."""
         self.tick = time.perf_counter()
 
-    def add(self, loss: Tensor, norm: Tensor, logits: Tensor, batch: Batch) -> None:
+    def add(self, loss: Tensor, norm: Tensor, batch: Batch, logits: Tensor) -> None:
         """Count a step: its loss, the norm of its gradient, the overlap of prediction and truth."""
         found, true = logits > 0, batch.target >= 0.5
         overlap, union = (found & true).sum(), (found | true).sum()

@@ -42,11 +42,12 @@ class Plan:
     """(B, 2) float32: where the crop's centre lies in its image: x, y in pixels."""
     matrix: Tensor
     """(B, 2, 2) float32: from an offset in the crop to an offset in the image."""
-    low: Tensor
-    high: Tensor
-    """(B, 2) float32: coordinates are clamped to this range; infinite: reflected at the image's border."""
+    bounds: Tensor | None
+    """(B, 2, 2) float32: first and last x, first and last y that are read; None: the whole image."""
     curve: Tensor
-    """(B, 6) float32: grey level x -> ((x - c0) * c1) ** c2 * c3 + c4, then c5 of the way to its 3×3 blur."""
+    """(B, 5) float32: grey level x -> ((x - c0) * c1) ** c2 * c3 + c4."""
+    blur: Tensor
+    """(B,) bool: which crops are blurred then."""
     noise: Tensor | None
     """(B, 1, S, S) float32, added last."""
 
@@ -73,7 +74,7 @@ def draw(pool: Pool, index: Tensor, size: int, augment: Augment, generator: torc
     centre = _centres(pool, index, size, matrix, augment.targets, generator)
     half = (size - 1) / 2
     on_grid = centre.floor() + half % 1  # an unresampled crop falls on whole pixels
-    curve, sigma = _curves(pool.grey[index], augment, generator)
+    curve, blur, sigma = _curves(pool.grey[index], augment, generator)
     noise = None
     if augment.noise > 0:
         shape = (len(index), 1, size, size)
@@ -82,9 +83,9 @@ def draw(pool: Pool, index: Tensor, size: int, augment: Augment, generator: torc
         index=index,
         centre=torch.where(warped[:, None], centre, on_grid),
         matrix=matrix,
-        low=torch.full_like(centre, -math.inf),
-        high=torch.full_like(centre, math.inf),
+        bounds=None,
         curve=curve,
+        blur=blur,
         noise=noise,
     )
 
@@ -99,10 +100,10 @@ def cut(pool: Pool, plan: Plan, size: int, *, soft_mask: bool) -> Batch:
         soft_mask: Keep resampled masks in [0, 1]; else 1 where they reach one half, 0 elsewhere.
     """
     planes = _gather(pool, plan, size)
-    image = _altered(planes[:, :1], plan)
-    planes[plan.curve[:, 3] == 0, 1:] = 0  # a blank crop shows no target
-    target = planes[:, 1:2] if soft_mask else (planes[:, 1:2] >= 0.5).float()
-    return Batch(image, target, planes[:, 2:3], planes[:, 3:4])
+    planes[1:, plan.curve[:, 3] == 0] = 0  # a blank crop shows no target
+    image, target, interior, boundary = planes.unsqueeze(2)
+    target = target if soft_mask else (target >= 0.5).float()
+    return Batch(_altered(image, plan), target, interior, boundary)
 
 
 def _uniform(low: float, high: float, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -159,8 +160,8 @@ def _centres(
     return torch.where(wanted[:, None], around, anywhere)
 
 
-def _curves(grey: Tensor, augment: Augment, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """The grey-level curves, (B, 6), and the standard deviations of the noise, (B,)."""
+def _curves(grey: Tensor, augment: Augment, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """The grey-level curves, (B, 5); which crops to blur, (B,); standard deviations of the noise, (B,)."""
     count = len(grey)
     altered = _chance(augment.intensity, count, generator)
     mean, low, high = grey.unbind(1)
@@ -173,12 +174,12 @@ def _curves(grey: Tensor, augment: Augment, generator: torch.Generator) -> tuple
     gain = torch.where(altered, _log_uniform(augment.gain, (count,), generator), 1.0) * ~blank
     offset = _uniform(-augment.offset, augment.offset, (count,), generator) * altered
     inverted = altered & _chance(augment.invert, count, generator)
-    blur = (altered & _chance(augment.blur, count, generator)).float()
+    blur = altered & _chance(augment.blur, count, generator)
     sigma = _uniform(0, augment.noise, (count,), generator) * (altered | blank)
     level = ((mean - black) * factor).clamp(0, 1) ** gamma  # where the image's mean has gone
     sign = torch.where(inverted, -1.0, 1.0)
     shift = torch.where(inverted, 1 - level, level) + offset - sign * gain * level
-    return torch.stack([black, factor, gamma, sign * gain, shift, blur], dim=1), sigma
+    return torch.stack([black, factor, gamma, sign * gain, shift], dim=1), blur, sigma
 
 
 def _draw_paper(pool: Pool, index: Tensor, size: int, generator: torch.Generator) -> Plan:
@@ -190,59 +191,65 @@ def _draw_paper(pool: Pool, index: Tensor, size: int, generator: torch.Generator
     kept = full - removed
     mirror = 1 - 2 * _chance(0.5, count, generator).float()
     steps = kept / size * torch.stack([mirror, torch.ones_like(mirror)], dim=1)
-    plain = torch.tensor([0.0, 1.0, 1.0, 1.0, 0.0, 0.0], device=full.device)
+    plain = torch.tensor([0.0, 1.0, 1.0, 1.0, 0.0], device=full.device)
     return Plan(
         index=index,
         centre=low + (kept - 1) / 2,
         matrix=torch.diag_embed(steps),
-        low=low,
-        high=low + kept - 1,
+        bounds=torch.stack([low, low + kept - 1], dim=2),
         curve=plain.expand(count, -1),
+        blur=torch.zeros_like(index, dtype=torch.bool),
         noise=None,
     )
 
 
 def _gather(pool: Pool, plan: Plan, size: int) -> Tensor:
-    """(B, 4, S, S) float32 in [0, 1]: grey level, mask, interior, boundary, read bilinearly."""
+    """(4, B, S, S) float32 in [0, 1]: grey level, mask, interior, boundary, read bilinearly."""
     offset = torch.arange(size, device=plan.centre.device, dtype=torch.float32) - (size - 1) / 2
-    limits = pool.size[plan.index]
-    corners, weights = [], []
+    sides = pool.size[plan.index]
+    wholes, fractions = [], []
     for axis in (0, 1):
-        along, across = plan.matrix[:, axis, 0], plan.matrix[:, axis, 1]
-        place = plan.centre[:, axis, None, None] + along[:, None, None] * offset
-        place = place + across[:, None, None] * offset[:, None]
-        place = torch.clamp(place, plan.low[:, axis, None, None], plan.high[:, axis, None, None])
-        whole = place.floor()
-        fraction = place - whole
-        first = whole.int()
-        length = limits[:, axis, None, None].int()
-        corners.append((_reflected(first, length), _reflected(first + 1, length)))
-        weights.append((1 - fraction, fraction))
-    start, width = pool.start[plan.index, None, None], limits[:, 0, None, None]
-    total = torch.zeros((len(plan.index), size, size, 4), device=plan.centre.device)
-    for row, row_weight in zip(corners[1], weights[1], strict=True):
-        begin = start + row * width
-        for column, column_weight in zip(corners[0], weights[0], strict=True):
-            words = pool.pixels[begin + column]
-            total.addcmul_(words.view(torch.uint8).view(total.shape), (row_weight * column_weight)[..., None])
-    return total.permute(0, 3, 1, 2).contiguous() / 255
+        along = plan.matrix[:, axis, 0, None] * offset
+        across = plan.matrix[:, axis, 1, None] * offset + plan.centre[:, axis, None]
+        place = along[:, None, :] + across[:, :, None]
+        if plan.bounds is not None:
+            low, high = plan.bounds[:, axis, :, None, None].unbind(1)
+            place = place.clamp(low, high)
+        place = _reflected(place, (sides[:, axis, None, None] - 1).float())
+        wholes.append(place.floor())
+        fractions.append(place - wholes[-1])
+    width = sides[:, 0, None, None]
+    begin = pool.start[plan.index, None, None] + wholes[1].long() * width + wholes[0].long()
+    # where a fraction is 0, as on the last row and column, the next pixel is read and weighs nothing
+    upper = torch.lerp(_planes(pool, begin), _planes(pool, begin + 1), fractions[0])
+    begin = begin + width
+    lower = torch.lerp(_planes(pool, begin), _planes(pool, begin + 1), fractions[0])
+    return torch.lerp(upper, lower, fractions[1]).div_(255)
 
 
-def _reflected(place: Tensor, length: Tensor) -> Tensor:
-    """Whole coordinates mirrored at the first and the last pixel into [0, length)."""
-    last = (length - 1).clamp(min=1)
-    place = last - (place.abs() % (2 * last) - last).abs()
-    return torch.minimum(place, length - 1)
+def _planes(pool: Pool, place: Tensor) -> Tensor:
+    """(4, B, S, S) float32, 0-255: the four bytes of the pixels at (B, S, S) places of the pool."""
+    words = pool.pixels.index_select(0, place.flatten()).view(place.shape)
+    return torch.stack([(words >> shift & 255).float() for shift in (0, 8, 16, 24)])
+
+
+def _reflected(place: Tensor, last: Tensor) -> Tensor:
+    """Coordinates mirrored into [0, last] at the first and the last pixel, as often as it takes."""
+    period = last.clamp(min=1)
+    for _ in range(int((place.abs() / (2 * period)).amax()) + 1):
+        place = period - (period - place.abs()).abs()
+    return place.clamp(max=last)
 
 
 def _altered(image: Tensor, plan: Plan) -> Tensor:
     """(B, 1, S, S): the grey levels after curve, blur and noise, clipped to [0, 1]."""
-    black, factor, gamma, gain, shift, blur = (c.view(-1, 1, 1, 1) for c in plan.curve.unbind(1))
+    black, factor, gamma, gain, shift = (c.view(-1, 1, 1, 1) for c in plan.curve.unbind(1))
     image = ((image - black) * factor).clamp_(0, 1).pow_(gamma).mul_(gain).add_(shift)
-    if bool((plan.curve[:, 5] > 0).any()):
+    blurred = plan.blur.nonzero().flatten()
+    if len(blurred):
         kernel = torch.tensor([0.25, 0.5, 0.25], device=image.device)
-        smooth = F.conv2d(F.pad(image, (1, 1, 1, 1), mode="reflect"), torch.outer(kernel, kernel)[None, None])
-        image = torch.lerp(image, smooth, blur)
+        padded = F.pad(image[blurred], (1, 1, 1, 1), mode="reflect")
+        image[blurred] = F.conv2d(padded, torch.outer(kernel, kernel)[None, None])
     if plan.noise is not None:
         image = image + plan.noise
     return image.clamp_(0, 1)

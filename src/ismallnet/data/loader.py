@@ -35,7 +35,7 @@ class Pool:
     """N images of any sizes on one device, P pixels together, row by row, one image after the other."""
 
     pixels: Tensor
-    """(P,) int32, its bytes being grey level, mask, interior and boundary, each 0-255."""
+    """(P,) int32, its bytes, the lowest first, being grey level, mask, interior and boundary, each 0-255."""
     start: Tensor
     """(N,) int64: where an image's pixels begin."""
     size: Tensor
@@ -79,9 +79,10 @@ class Pool:
         if not packed:
             raise ValueError("got no images; a run needs at least one")
         size = torch.tensor(sizes)
+        beyond = np.zeros((int(size[:, 0].max()) + 1, 4), np.uint8)  # read, with weight 0, by the last image
         count = torch.tensor(counts)
         return cls(
-            pixels=torch.from_numpy(np.concatenate(packed)).view(torch.int32).flatten().to(device),
+            pixels=torch.from_numpy(np.concatenate([*packed, beyond])).view(torch.int32).flatten().to(device),
             start=_starts(size.prod(1)).to(device),
             size=size.to(device),
             grey=torch.tensor(greys, dtype=torch.float32).to(device),

@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from ismallnet.config import Augment
+from ismallnet.data import augment
+from ismallnet.data.augment import Batch, Plan
+from ismallnet.data.loader import Pool
+from ismallnet.types import Sample
+
+STILL = Augment(targets=0, symmetry=False, warp=0, intensity=0, noise=0, blank=0)
+"""Nothing but a crop at a random place."""
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def image(height: int, width: int, *, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width), np.uint8)
+
+
+def pool_of(pixels: np.ndarray, mask: np.ndarray | None = None) -> Pool:
+    mask = np.zeros(pixels.shape, np.bool_) if mask is None else mask
+    return Pool.of([Sample("a", pixels, mask)], recipe="target")
+
+
+def crops(
+    pool: Pool, count: int, size: int, settings: Augment, *, soft: bool = False, seed: int = 0
+) -> Batch:
+    plan = augment.draw(pool, torch.zeros(count, dtype=torch.int64), size, settings, generator(seed))
+    return augment.cut(pool, plan, size, soft_mask=soft)
+
+
+def places(pixels: np.ndarray, crop: np.ndarray) -> list[tuple[int, int]]:
+    """Where in an image a crop is found pixel for pixel."""
+    windows = np.lib.stride_tricks.sliding_window_view(pixels, crop.shape)
+    return [tuple(place) for place in np.argwhere((windows == crop).all((2, 3)))]
+
+
+def levels(batch: Batch) -> np.ndarray:
+    return np.rint(batch.image[:, 0].numpy() * 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("size", [16, 17])
+def test_a_still_crop_is_a_window_of_the_image_exactly(size: int) -> None:
+    pixels = image(40, 56)
+    batch = crops(pool_of(pixels), 20, size, STILL)
+    found = [places(pixels, crop) for crop in levels(batch)]
+    assert all(len(place) == 1 for place in found)
+    assert len({place[0] for place in found}) > 15
+    exact = batch.image[:, 0] * 255
+    torch.testing.assert_close(exact, exact.round(), rtol=0, atol=1e-4)
+
+
+def test_symmetries_are_all_eight() -> None:
+    pixels = image(16, 16)
+    batch = crops(pool_of(pixels), 80, 16, Augment(**{**as_dict(STILL), "symmetry": True}))
+    turned = [np.rot90(side, k) for side in (pixels, pixels.T) for k in range(4)]
+    seen = {
+        next(i for i, other in enumerate(turned) if np.array_equal(crop, other)) for crop in levels(batch)
+    }
+    assert seen == set(range(8))
+
+
+def as_dict(settings: Augment) -> dict[str, object]:
+    return {name: getattr(settings, name) for name in settings.__dataclass_fields__}
+
+
+def test_beyond_its_border_an_image_is_mirrored_as_numpy_does() -> None:
+    pixels = image(18, 20)
+    (crop,) = levels(crops(pool_of(pixels), 1, 64, STILL))
+    padded = np.pad(pixels, 64, mode="reflect")
+    assert places(padded, crop)
+
+
+@pytest.mark.parametrize("settings", [STILL, Augment()])
+def test_masks_and_labels_stay_with_their_pixels(settings: Augment) -> None:
+    # an image that is its own mask: whatever the geometry, grey level and mask go together
+    mask = np.zeros((64, 80), np.bool_)
+    mask[10:30, 20:50] = True
+    geometry = Augment(**{**as_dict(settings), "intensity": 0.0, "noise": 0.0, "blank": 0.0})
+    batch = crops(pool_of(mask.astype(np.uint8) * 255, mask), 30, 32, geometry)
+    assert torch.equal(batch.target, (batch.image >= 0.5).float())
+    assert 0.02 < batch.target.mean() < 0.98
+    # the target recipe has no label outside the mask, so only resampling may smear one across its border
+    far = torch.nn.functional.max_pool2d(batch.target, 5, 1, 2) == 0
+    assert batch.interior[far].max() == 0
+    assert batch.boundary[far].max() == 0
+
+
+def test_target_crops_contain_their_target() -> None:
+    for place in ((0, 0), (2, 90), (50, 50), (99, 99)):
+        mask = np.zeros((100, 100), np.bool_)
+        mask[place] = True
+        pool = pool_of(image(100, 100), mask)
+        index = torch.zeros(200, dtype=torch.int64)
+        plan = augment.draw(pool, index, 32, Augment(targets=1), generator())
+        target = torch.tensor([place[1], place[0]], dtype=torch.float32)
+        offset = torch.linalg.solve(plan.matrix, (target - plan.centre)[:, :, None]).squeeze(2)
+        assert offset.abs().max() <= 31 / 2 + 1  # whole-pixel crops are moved by up to a pixel
+
+
+def test_a_target_may_lie_anywhere_in_its_crop() -> None:
+    mask = np.zeros((200, 200), np.bool_)
+    mask[100, 100] = True
+    still = Augment(**{**as_dict(STILL), "targets": 1.0})
+    batch = crops(pool_of(image(200, 200), mask), 500, 32, still)
+    where = batch.target[:, 0].nonzero()[:, 1:].float()
+    assert len(where) == 500
+    assert where.mean(0) == pytest.approx(15.5, abs=1.5)
+    assert where.std(0) == pytest.approx(32 / 12**0.5, rel=0.1)
+
+
+def test_without_targets_crops_come_from_anywhere() -> None:
+    assert crops(pool_of(image(50, 50)), 4, 16, Augment(targets=1)).target.max() == 0
+
+
+def test_warps_stay_within_their_limits() -> None:
+    settings = Augment(warp=1, scale=1.5, aspect=1.2, rotation=180, symmetry=False)
+    pool = pool_of(image(100, 100))
+    plan = augment.draw(pool, torch.zeros(2000, dtype=torch.int64), 32, settings, generator())
+    axes = torch.linalg.svdvals(plan.matrix)  # source pixels a crop pixel, along both axes
+    magnification = axes.prod(1).rsqrt()
+    ratio = axes[:, 0] / axes[:, 1]
+    assert magnification.min() == pytest.approx(1 / 1.5, rel=0.02)
+    assert magnification.max() == pytest.approx(1.5, rel=0.02)
+    assert ratio.max() == pytest.approx(1.2, rel=0.01)
+
+
+def test_a_part_of_a_batch_is_the_same_made_alone() -> None:
+    mask = np.zeros((60, 70), np.bool_)
+    mask[20:25, 30:34] = True
+    pool = pool_of(image(60, 70), mask)
+    plan = augment.draw(pool, torch.zeros(8, dtype=torch.int64), 32, Augment(), generator())
+    whole = augment.cut(pool, plan, 32, soft_mask=False)
+    parts = [augment.cut(pool, plan.part(slice(i, i + 4)), 32, soft_mask=False) for i in (0, 4)]
+    for name in Batch._fields:
+        both = torch.cat([getattr(part, name) for part in parts])
+        torch.testing.assert_close(both, getattr(whole, name), rtol=0, atol=1e-7)
+
+
+def test_a_batch_is_a_function_of_its_seed() -> None:
+    pool = pool_of(image(60, 70))
+    first, again, other = (crops(pool, 4, 32, Augment(), seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(first.image, again.image)
+    assert not torch.equal(first.image, other.image)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_everything_stays_in_the_unit_range(seed: int) -> None:
+    batch = crops(pool_of(image(60, 70, seed=seed)), 64, 32, Augment(intensity=1, invert=0.5), seed=seed)
+    for plane in batch:
+        assert plane.shape == (64, 1, 32, 32)
+        assert plane.min() >= 0
+        assert plane.max() <= 1
+
+
+def test_a_full_stretch_is_what_the_reader_of_16_bit_images_does() -> None:
+    pixels = (image(64, 64) // 4 + 60).astype(np.uint8)
+    low, high = np.percentile(pixels, (0.1, 99.9))
+    only = {"intensity": 1.0, "stretch": 1.0, "gamma": 1.0, "gain": 1.0, "offset": 0.0, "blur": 0.0}
+    batch = crops(pool_of(pixels), 40, 64, Augment(**{**as_dict(STILL), **only}))
+    wanted = torch.from_numpy(np.clip((pixels - low) / (high - low), 0, 1)).float()
+    errors = (batch.image[:, 0] - wanted).abs().amax((1, 2))
+    assert 5 < (errors < 1e-4).sum() < 20  # both ends in full: a quarter of the crops
+
+
+def test_gain_turns_about_the_mean_of_the_image() -> None:
+    pixels = (image(64, 64) // 8 + 100).astype(np.uint8)
+    only = {"intensity": 1.0, "stretch": 0.0, "gamma": 1.0, "gain": 2.0, "offset": 0.0, "blur": 0.0}
+    batch = crops(pool_of(pixels), 40, 64, Augment(**{**as_dict(STILL), **only}))
+    assert batch.image.mean((1, 2, 3)) == pytest.approx(pixels.mean() / 255, abs=1e-4)
+    spread = batch.image.std((1, 2, 3)) / (pixels.std() / 255)
+    assert spread.min() == pytest.approx(0.5, rel=0.1)
+    assert spread.max() == pytest.approx(2.0, rel=0.1)
+
+
+def test_a_blank_crop_is_flat_but_for_noise_and_has_no_target() -> None:
+    mask = np.zeros((40, 40), np.bool_)
+    mask[10:30, 10:30] = True
+    settings = Augment(**{**as_dict(STILL), "targets": 1.0, "blank": 1.0, "noise": 0.05})
+    batch = crops(pool_of(image(40, 40), mask), 10, 32, settings)
+    assert batch.image.std((1, 2, 3)).max() < 0.06
+    for plane in (batch.target, batch.interior, batch.boundary):
+        assert plane.max() == 0
+
+
+def test_blur_is_the_binomial_of_opencv() -> None:
+    pixels = image(48, 48)
+    only = {"intensity": 1.0, "stretch": 0.0, "gamma": 1.0, "gain": 1.0, "offset": 0.0, "blur": 1.0}
+    batch = crops(pool_of(pixels), 1, 48, Augment(**{**as_dict(STILL), **only}))
+    smooth = cv2.GaussianBlur(pixels.astype(np.float32) / 255, (3, 3), 0, borderType=cv2.BORDER_REFLECT_101)
+    # OpenCV's 3×3 default is [1 2 1] / 4; the crop is the whole image
+    np.testing.assert_allclose(batch.image[0, 0].numpy(), smooth, atol=1e-5)
+
+
+def test_the_paper_mode_scales_a_box_as_opencv_does() -> None:
+    mask = np.zeros((64, 96), np.bool_)
+    mask[20:26, 40:45] = True
+    pixels = image(64, 96)
+    pool = pool_of(pixels, mask)
+    plan = augment.draw(pool, torch.zeros(12, dtype=torch.int64), 80, Augment(mode="paper"), generator())
+    batch = augment.cut(pool, plan, 80, soft_mask=True)
+    mirrored = 0
+    for number in range(12):
+        x0, x1, y0, y1 = box(plan, number)
+        assert 64 - (y1 - y0) < 64 / 8
+        assert 96 - (x1 - x0) < 96 / 8
+        for plane, made in ((pixels / 255, batch.image), (mask, batch.target)):
+            wanted = cv2.resize(plane[y0:y1, x0:x1].astype(np.float32), (80, 80))
+            if plan.matrix[number, 0, 0] < 0:
+                wanted, mirrored = wanted[:, ::-1], mirrored + 1
+            np.testing.assert_allclose(made[number, 0].numpy(), wanted, atol=1e-4)
+    assert 0 < mirrored < 24
+    assert ((batch.target > 0) & (batch.target < 1)).any()
+
+
+def box(plan: Plan, number: int) -> tuple[int, int, int, int]:
+    assert plan.bounds is not None
+    (x0, x1), (y0, y1) = plan.bounds[number].int().tolist()
+    return x0, x1 + 1, y0, y1 + 1

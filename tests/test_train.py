@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ismallnet import checkpoint, config, history
+from ismallnet.train import train
+from tiny import recipe, write_images
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("data") / "mine")
+
+
+def weights(run: Path, folder: str = "last") -> dict[str, torch.Tensor]:
+    return load_file(run / folder / "model.safetensors")
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_run_learns_the_targets(root: Path, tmp_path: Path) -> None:
+    settings = {"steps": 120, "ema": 0.9, "fold": 0, "validate_every": 1000, "log_every": 20}
+    result = train(recipe(root, optimizer={"name": "muon", "lr": 0.02}, **settings), out=tmp_path / "run")
+    rows = [row for row in history.read(tmp_path / "run" / "history.csv") if "loss" in row]
+    assert rows[-1]["loss"] < 0.7 * rows[0]["loss"]
+    assert result.last["val_iou"] > 0.3
+
+
+def test_a_run_leaves_what_it_promises(root: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    seen: list[tuple[int, int, str]] = []
+    result = train(recipe(root, fold=1, validate_every=3), out=run, advance=lambda *told: seen.append(told))
+    expected = {"recipe.yaml", "state-00000006", "last", "best", "history.csv", "curves.png", "tensorboard"}
+    assert {path.name for path in run.iterdir()} == expected | {"result.json"}
+    assert [told[:2] for told in seen] == [(step, 6) for step in range(1, 7)]
+    assert "IoU" in seen[-1][2]
+    assert json.loads((run / "result.json").read_text()) == dataclasses.asdict(result)
+    assert (result.step, result.finished) == (6, True)
+    assert {"folder_iou", "folder_niou", "folder_pd", "folder_fa", "val_iou", "step"} == result.last.keys()
+    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+    pictures = next((run / "tensorboard").iterdir()).read_bytes()
+    assert b"PNG" in pictures
+    assert b"crop" in pictures
+
+
+def test_nothing_in_a_run_is_pickled(root: Path, tmp_path: Path) -> None:
+    train(recipe(root), out=tmp_path / "run")
+    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    kinds = {path.suffix for path in files if path.parent.name != "tensorboard"}
+    assert kinds == {".yaml", ".json", ".safetensors", ".csv", ".png"}
+
+
+def test_the_history_has_a_row_a_log_and_a_validation(root: Path, tmp_path: Path) -> None:
+    train(recipe(root, fold=0, log_every=2, validate_every=3), out=tmp_path / "run")
+    with (tmp_path / "run" / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["step"], bool(row["loss"]), bool(row["val_iou"])) for row in rows] == [
+        ("2", True, False),
+        ("3", False, True),
+        ("4", True, False),
+        ("6", True, False),
+        ("6", False, True),
+    ]
+
+
+def test_the_stored_model_tells_where_it_comes_from(root: Path, tmp_path: Path) -> None:
+    settings = recipe(root, fold=2)
+    train(settings, out=tmp_path / "run")
+    _, saved = checkpoint.load_model(tmp_path / "run" / "last")
+    assert config.from_dict(saved.metadata["recipe"]) == settings
+    assert saved.metadata["step"] == 6
+    learnt, judged = saved.metadata["data"]
+    assert learnt["images"] + judged["images"] == 20
+    assert len(learnt["split_sha256"]) == len(judged["split_sha256"]) == 64
+    assert "fold 2" in judged["split"]
+
+
+def test_best_is_the_best_of_the_validations(root: Path, tmp_path: Path) -> None:
+    settings = recipe(root, fold=0, steps=40, validate_every=4, ema=0, optimizer={"lr": 0.02})
+    result = train(settings, out=tmp_path / "run")
+    rows = [row for row in history.read(tmp_path / "run" / "history.csv") if "val_iou" in row]
+    assert result.best["val_iou"] == max(row["val_iou"] for row in rows)
+    assert result.last["val_iou"] == rows[-1]["val_iou"]
+    _, best = checkpoint.load_model(tmp_path / "run" / "best")
+    assert best.metadata["step"] == result.best["step"]
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(root: Path, tmp_path: Path) -> None:
+    for name, seed in (("first", 3), ("again", 3), ("other", 4)):
+        train(recipe(root, seed=seed, precision="bf16"), out=tmp_path / name)
+    assert same(weights(tmp_path / "first"), weights(tmp_path / "again"))
+    assert not same(weights(tmp_path / "first"), weights(tmp_path / "other"))
+
+
+def test_validation_does_not_touch_the_training(root: Path, tmp_path: Path) -> None:
+    for name, every in (("often", 1), ("rarely", 6)):
+        train(recipe(root, fold=0, validate_every=every), out=tmp_path / name)
+    assert same(weights(tmp_path / "often"), weights(tmp_path / "rarely"))
+
+
+def test_a_run_is_not_overwritten(root: Path, tmp_path: Path) -> None:
+    train(recipe(root), out=tmp_path / "run")
+    before = weights(tmp_path / "run")
+    with pytest.raises(FileExistsError, match="--resume"):
+        train(recipe(root, seed=9), out=tmp_path / "run")
+    assert same(weights(tmp_path / "run"), before)
+
+
+def test_a_run_is_not_resumed_with_another_recipe(root: Path, tmp_path: Path) -> None:
+    train(recipe(root), out=tmp_path / "run")
+    with pytest.raises(ValueError, match=r"begun with optimizer .*'lr': 0\.002"):
+        train(recipe(root, optimizer={"lr": 0.1}), out=tmp_path / "run", resume=True)
+
+
+def test_a_run_stopped_by_the_clock_goes_on_to_the_same_weights(root: Path, tmp_path: Path) -> None:
+    train(recipe(root), out=tmp_path / "whole")
+    stopped = train(recipe(root, max_minutes=1e-9), out=tmp_path / "parts")
+    assert (stopped.step, stopped.finished) == (1, False)
+    ended = train(recipe(root), out=tmp_path / "parts", resume=True)
+    assert (ended.step, ended.finished) == (6, True)
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    steps = [row["step"] for row in history.read(tmp_path / "parts" / "history.csv")]
+    assert steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_finished_run_resumed_is_left_as_it_is(root: Path, tmp_path: Path) -> None:
+    train(recipe(root), out=tmp_path / "run")
+    before = weights(tmp_path / "run")
+    assert train(recipe(root), out=tmp_path / "run", resume=True).finished
+    assert same(weights(tmp_path / "run"), before)
+
+
+def test_frozen_statistics_stay_as_they_were(root: Path, tmp_path: Path) -> None:
+    train(recipe(root, batch_norm="frozen", ema=0), out=tmp_path / "run")
+    stored = weights(tmp_path / "run")
+    means = [value for key, value in stored.items() if key.endswith("running_mean")]
+    assert means
+    assert all((value == 0).all() for value in means)
+
+
+def test_stages_change_the_batches(root: Path, tmp_path: Path) -> None:
+    stages = [{"sizes": [32], "batch": 4}, {"sizes": [16, 48], "batch": 2}]
+    result = train(recipe(root, stages=stages, steps=8), out=tmp_path / "run")
+    epochs = [row["epoch"] for row in history.read(tmp_path / "run" / "history.csv")]
+    assert epochs == pytest.approx([0, 4 / 20, 8 / 20, 12 / 20, 16 / 20, 18 / 20, 20 / 20, 22 / 20])
+    assert result.finished
+
+
+def test_a_loss_that_explodes_stops_the_run(root: Path, tmp_path: Path) -> None:
+    settings = recipe(root, steps=50, optimizer={"name": "sgd", "lr": 1e30, "clip": 0})
+    with pytest.raises(FloatingPointError, match=r"lower optimizer\.lr"):
+        train(settings, out=tmp_path / "run")
+
+
+def test_a_recipe_without_length_is_refused(root: Path, tmp_path: Path) -> None:
+    settings = dataclasses.replace(recipe(root), training=config.Training(accelerator="cpu"))
+    with pytest.raises(ValueError, match=r"training\.steps or training\.epochs"):
+        train(settings, out=tmp_path / "run")
+
+
+WATCH = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+opened = []
+sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
+from tiny import recipe
+from ismallnet.train import train
+train(recipe(Path(sys.argv[1]), fold=0), out=sys.argv[2])
+root = str(Path(sys.argv[1]))
+print("\\n".join(path for path in opened if path.startswith(root)))
+"""
+
+
+def test_training_opens_no_test_list_and_no_test_image(tmp_path: Path) -> None:
+    # cv2 opens images by itself, unseen by the hook: they are made unreadable, so touching one would fail
+    spoilt = write_images(tmp_path / "mine")
+    for name in (spoilt / "test.txt").read_text().split():
+        (spoilt / "images" / f"{name}.png").write_bytes(b"")
+    command = [sys.executable, "-c", WATCH, str(spoilt), str(tmp_path / "run"), str(Path(__file__).parent)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    opened = {Path(line).name for line in ran.stdout.splitlines() if line.startswith(str(spoilt))}
+    assert "train.txt" in opened
+    assert "test.txt" not in opened
+
+
+def test_real_data_trains_and_is_judged(data_root: Path, tmp_path: Path) -> None:
+    tree = config.to_dict(recipe(data_root, steps=2, fold=0, stages=[{"sizes": [64], "batch": 8}]))
+    tree["data"]["sets"] = [{"name": "NUAA-SIRST", "weight": 1.0}]
+    result = train(config.from_dict(tree), out=tmp_path / "run")
+    assert 0 <= result.last["NUAA-SIRST_iou"] < 0.5
+    _, saved = checkpoint.load_model(tmp_path / "run" / "last")
+    assert sum(entry["images"] for entry in saved.metadata["data"]) == 213
