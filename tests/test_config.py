@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ismallnet import config
+from ismallnet.config import Augment, Optimizer, Recipe, Stage, Training
+
+RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+EXAMPLE = Recipe(
+    model=config.Model(name="ismallnet", options={"streams": "none", "widths": [8, 16]}),
+    augment=Augment(scale=1.1, targets=1 / 3),
+    optimizer=Optimizer(name="sgd", lr=0.1),
+    training=Training(steps=7, stages=(Stage(sizes=(32, 48), batch=3), Stage(sizes=(64,)))),
+)
+
+
+@pytest.mark.parametrize("recipe", [Recipe(), EXAMPLE])
+def test_a_recipe_comes_back_from_json_exactly(recipe: Recipe) -> None:
+    assert config.from_dict(json.loads(json.dumps(config.to_dict(recipe)))) == recipe
+
+
+def test_a_recipe_comes_back_from_yaml_exactly(tmp_path: Path) -> None:
+    config.dump(EXAMPLE, tmp_path / "recipe.yaml")
+    assert config.load(tmp_path / "recipe.yaml") == EXAMPLE
+
+
+def test_a_recipe_is_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Recipe().labels = "ldf"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_of_the_project_loads_and_has_a_length(path: Path) -> None:
+    training = config.load(path).training
+    assert training.steps is not None or training.epochs is not None
+
+
+def test_the_paper_recipes_have_the_official_settings() -> None:
+    # systems.md, section 12: the settings read in the official code
+    for name in ("paper-nuaa", "paper-nudt"):
+        recipe = config.load(next(path for path in RECIPES if path.stem == name))
+        assert (recipe.optimizer.name, recipe.optimizer.momentum, recipe.optimizer.weight_decay) == (
+            "sgd", 0.9, 5e-4,
+        )  # fmt: skip
+        assert (recipe.optimizer.lr, recipe.schedule.name, recipe.training.epochs) == (0.05, "triangle", 1500)
+        assert recipe.training.stages == (Stage(sizes=(224, 256, 288, 320, 352), batch=16),)
+        assert (recipe.labels, recipe.augment.mode, recipe.optimizer.clip) == ("official", "paper", 0)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"optimiser": {}}, "unknown key 'optimiser'; .*did you mean 'optimizer'"),
+        ({"optimizer": {"wieght_decay": 1}}, "unknown key 'optimizer.wieght_decay'; .*'weight_decay'"),
+        ({"training": {"stages": [{"size": [8]}]}}, r"training.stages\[0\].size'; .*'sizes'"),
+        ({"labels": "oficial"}, "labels.*official.*oficial"),
+        ({"training": {"seed": 1.5}}, "training.seed.*int.*1.5"),
+        ({"training": {"seed": True}}, "training.seed.*int.*True"),
+        ({"optimizer": {"lr": "fast"}}, "optimizer.lr.*float.*fast"),
+        ({"optimizer": {"lr": -1}}, "optimizer.lr: got -1.0, accepted is a positive number"),
+        ({"augment": {"warp": 2}}, "augment.warp: got 2.0, accepted is a probability"),
+        ({"augment": {"scale": 0.5}}, "augment.scale: got 0.5, accepted is a number of at least 1"),
+        ({"data": {"sets": [{}]}}, r"data.sets.*{}"),
+        ({"data": {"fold": 5}}, "data.fold: got 5, accepted is null or 0 to 4"),
+        ({"training": {"stages": []}}, "training.stages"),
+        ({"training": {"stages": [{"sizes": [8]}]}}, "sides of at least 16"),
+        ({"training": {"steps": 5, "epochs": 5}}, "both steps and epochs"),
+        ({"training": {"max_minutes": 0}}, "training.max_minutes: got 0.0"),
+        ({"training": 5}, "training: got 5, accepted is a mapping"),
+    ],
+)
+def test_what_is_wrong_in_a_recipe_is_named(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        config.from_dict(values)
+
+
+def test_numbers_that_yaml_reads_as_text_are_numbers() -> None:
+    assert config.from_dict({"optimizer": {"lr": "1e-3"}}).optimizer.lr == 0.001
+
+
+def test_overrides_go_before_the_file(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("optimizer: {lr: 0.1, clip: 2}\n")
+    recipe = config.load(
+        tmp_path / "recipe.yaml", overrides={"optimizer.lr": "1e-2", "data.fold": 3, "training.steps": "9"}
+    )
+    assert (recipe.optimizer.lr, recipe.optimizer.clip, recipe.data.fold) == (0.01, 2, 3)
+    assert recipe.training.steps == 9
+
+
+def test_an_error_in_a_file_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("labls: ldf\n")
+    with pytest.raises(ValueError, match=re.escape(str(path)) + ".*labls"):
+        config.load(path)
+
+
+def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml"):
+        config.load(tmp_path / "nowhere.yaml")
+
+
+def test_recipes_are_read_without_torch() -> None:
+    code = f"import sys, ismallnet.config as c; c.load({str(RECIPES[0])!r}); print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
