@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ import pytest
 import yaml
 
 from ismallnet.cli import command_parser, main
+from ismallnet.data.clutter import Clutter
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTED = [
@@ -32,8 +34,11 @@ Ended = tuple[int, str, str]
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
-    """Run a command in this process: its status, standard output and standard error, spaces folded."""
+def run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., Ended]:
+    """Run a command here, in an empty folder: its status, standard output and error, spaces folded."""
+    monkeypatch.chdir(tmp_path)
 
     def run(*arguments: object) -> Ended:
         try:
@@ -96,6 +101,19 @@ def test_help_names_every_verb(run: Callable[..., Ended]) -> None:
     assert all(verb in out for verb in ("detect", "train", "evaluate", "labels", "list", "data"))
 
 
+def test_help_is_instant_since_it_loads_nothing_heavy() -> None:
+    code = """
+import atexit, sys, time
+from ismallnet.cli import main
+atexit.register(lambda: print(time.process_time(), *sys.modules))
+main(["--help"])
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    seconds, *modules = ended.stdout.splitlines()[-1].split()
+    assert not {"torch", "numpy", "cv2", "rich", "yaml", "jsonargparse"} & set(modules)
+    assert float(seconds) < 0.5
+
+
 def test_module_is_the_command() -> None:
     ended = subprocess.run([sys.executable, "-m", "ismallnet", "--version"], capture_output=True, text=True)
     assert ended.stdout.startswith("ismallnet ")
@@ -112,11 +130,12 @@ def test_documented_command_is_understood(line: str) -> None:
 def test_unknown_option_is_a_usage_error_that_names_the_nearest(run: Callable[..., Ended]) -> None:
     status, _, err = run("detect", "x.png", "--treshold", "0.5")
     assert status == 2
-    assert "'--treshold'; did you mean --threshold?" in err
+    assert "'--treshold'; did you mean '--threshold'?" in err
 
 
-def test_abbreviated_options_are_refused(run: Callable[..., Ended]) -> None:
+def test_abbreviated_options_are_refused(run: Callable[..., Ended], recipe: Path) -> None:
     assert run("detect", "x.png", "--thresh", "0.5")[0] == 2
+    assert run("train", recipe, "--optimizer.l", "0.5", "--print_config")[0] == 2
 
 
 def test_our_errors_are_one_line_without_traceback(run: Callable[..., Ended]) -> None:
@@ -178,6 +197,10 @@ def test_keys_on_the_command_line_go_before_the_file(
         "true",
         "--model.options.patch",
         "1",
+        "--training.stages",
+        "[{sizes: [64]}]",
+        "--data.fold",
+        "null",
     ]
     arguments = [*keys, recipe] if place == "before" else [recipe, *keys]
     values = yaml.safe_load(run("train", *arguments, "--print_config")[1])
@@ -185,12 +208,24 @@ def test_keys_on_the_command_line_go_before_the_file(
     assert values["labels"] == "ldf"
     assert values["training"]["compile"] is True
     assert values["model"]["options"] == NARROW | {"patch": 1}
+    assert values["training"]["stages"] == [{"sizes": [64], "batch": 32, "fraction": 1.0}]
+    assert values["training"]["steps"] == 3
 
 
 def test_unknown_key_on_the_command_line_names_the_nearest(run: Callable[..., Ended], recipe: Path) -> None:
     status, _, err = run("train", recipe, "--optimizer.lrr", "0.1")
     assert status == 2
-    assert "did you mean --optimizer.lr?" in err
+    assert "did you mean '--optimizer.lr'?" in err
+
+
+@pytest.mark.parametrize("value", ["fast", "-1"])
+def test_wrong_value_on_the_command_line_is_refused_by_its_key(
+    run: Callable[..., Ended], recipe: Path, value: str
+) -> None:
+    status, _, err = run("train", recipe, "--optimizer.lr", value, "--print_config")
+    assert status == 2
+    assert "error: " in err
+    assert "optimizer.lr" in err.partition("error: ")[2]
 
 
 def test_unknown_key_in_the_file_names_the_nearest(run: Callable[..., Ended], tmp_path: Path) -> None:
@@ -202,7 +237,7 @@ def test_unknown_key_in_the_file_names_the_nearest(run: Callable[..., Ended], tm
 
 def test_help_of_train_explains_the_keys_of_the_recipe(run: Callable[..., Ended]) -> None:
     out = " ".join(run("train", "--help")[1].split())
-    assert "--optimizer.lr VALUE Peak learning rate" in out
+    assert "--optimizer.lr LR Peak learning rate. (type: float, default: 0.002)" in out
 
 
 def test_run_without_recipe_is_refused(run: Callable[..., Ended]) -> None:
@@ -314,6 +349,16 @@ def test_purpose_of_a_look_at_a_test_list_is_logged(
         assert [row["purpose"] for row in csv.DictReader(log)] == ["a test"]
 
 
+def test_look_at_a_test_list_without_a_purpose_is_logged_too(
+    run: Callable[..., Ended], scenes: Path, trained: Path
+) -> None:
+    arguments = ("evaluate", trained, "--data", "folder", "--root", scenes, "--bootstrap", "0")
+    assert run(*arguments)[0] == 0
+    assert run(*arguments, "--split", "train")[0] == 0  # is none
+    with Path("results/test_evaluations.csv").open() as log:
+        assert [row["purpose"] for row in csv.DictReader(log)] == ["unstated"]
+
+
 def test_unknown_protocol_is_refused_with_the_choices(
     run: Callable[..., Ended], scenes: Path, trained: Path
 ) -> None:
@@ -387,3 +432,15 @@ def test_synthetic_scenes_are_a_sound_data_set(run: Callable[..., Ended], tmp_pa
     ]
     assert [(image.shape, image.dtype) for image in images] == 3 * [((64, 96), np.uint16)]
     assert run("data", "check", tmp_path / "made")[0] == 0
+
+
+def test_format_and_clutter_of_synthetic_scenes(run: Callable[..., Ended], tmp_path: Path) -> None:
+    size = ("--count", 3, "--height", 64, "--width", 96)
+    made = run("data", "synth", tmp_path / "made", *size, "--format", "tiff", "--clutter", "sea", "terrain")
+    assert made[0] == 0
+    assert {path.suffix for path in (tmp_path / "made" / "images").iterdir()} == {".tiff"}
+    text = (tmp_path / "made" / "scenes.json").read_text()
+    assert ["sea" in text, "terrain" in text, "cloud" in text] == [True, True, False]
+    assert run("data", "synth", tmp_path / "all", *size)[0] == 0
+    text = (tmp_path / "all" / "scenes.json").read_text()
+    assert all(kind in text for kind in get_args(Clutter))

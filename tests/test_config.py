@@ -74,15 +74,25 @@ def test_the_paper_recipes_have_the_official_settings() -> None:
         ({"training": {"steps": 5, "epochs": 5}}, "both steps and epochs"),
         ({"training": {"max_minutes": 0}}, "training.max_minutes: got 0.0"),
         ({"training": 5}, "training: got 5, accepted is a mapping"),
+        ({"training": None}, "training: got None, accepted is a mapping"),
+        ({"model": {"name": None}}, "model.name: got None"),
+        ({"training": {"stages": [{"batch": None}]}}, r"training.stages\[0\].batch: got None"),
     ],
 )
 def test_what_is_wrong_in_a_recipe_is_named(values: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as caught:
         config.from_dict(values)
+    assert "\n" not in str(caught.value)
 
 
 def test_numbers_that_yaml_reads_as_text_are_numbers() -> None:
     assert config.from_dict({"optimizer": {"lr": "1e-3"}}).optimizer.lr == 0.001
+
+
+def test_a_recipe_makes_no_object_of_a_class_that_it_names() -> None:
+    planted = {"class_path": "fractions.Fraction", "init_args": {"numerator": 3}}
+    with pytest.raises(ValueError, match=r'"model\.options"'):
+        config.from_dict({"model": {"options": {"widths": planted}}})
 
 
 def test_overrides_go_before_the_file(tmp_path: Path) -> None:
@@ -94,11 +104,26 @@ def test_overrides_go_before_the_file(tmp_path: Path) -> None:
     assert recipe.training.steps == 9
 
 
+def test_overrides_add_to_the_options_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("model: {options: {patch: 1, widths: [8, 8]}}\n")
+    recipe = config.load(tmp_path / "recipe.yaml", overrides={"model.options.patch": 2})
+    assert recipe.model.options == {"patch": 2, "widths": [8, 8]}
+
+
 def test_an_error_in_a_file_names_the_file(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text("labls: ldf\n")
     with pytest.raises(ValueError, match=re.escape(str(path)) + ".*labls"):
         config.load(path)
+
+
+@pytest.mark.parametrize("text", ["- a\n", "labels: [\n", "optimizer: 5\n"])
+def test_a_file_that_is_no_recipe_is_named_in_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=re.escape(str(path))) as caught:
+        config.load(path, overrides={"optimizer.lr": 1})
+    assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:

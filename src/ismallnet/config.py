@@ -1,7 +1,8 @@
 """Recipes: everything that decides a training run, as frozen dataclasses with one set of defaults.
 
 A recipe comes from a YAML file that names only what differs from the defaults below; it is stored as JSON
-beside the weights it made, and comes back equal. Nothing here imports PyTorch, so the command line is quick.
+beside the weights it made, and comes back equal. jsonargparse reads it, and is imported where it is used;
+PyTorch is not, so the command line is quick.
 """
 
 from __future__ import annotations
@@ -9,12 +10,19 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-import math
-from collections.abc import Mapping
+import re
+from argparse import ArgumentError
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+_Value = bool | int | float | str | None
+"""Of an option. Not `Any`: there jsonargparse makes an object of whatever class the file names."""
 
 
 def _require(ok: bool, key: str, got: object, accepted: str) -> None:
@@ -22,15 +30,15 @@ def _require(ok: bool, key: str, got: object, accepted: str) -> None:
         raise ValueError(f"{key}: got {got!r}, accepted is {accepted}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Model:
     """The network: a name of `ismallnet.models.list_models()` and the options of its constructor."""
 
     name: str = "ismallnet-s"
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, _Value | list[_Value]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainSet:
     """One data set to train on."""
 
@@ -43,7 +51,7 @@ class TrainSet:
         _require(self.weight > 0, "data.sets.weight", self.weight, "a positive number")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Data:
     """Which images are trained on and which judge the run."""
 
@@ -58,7 +66,7 @@ class Data:
         _require(self.fold is None or 0 <= self.fold < 5, "data.fold", self.fold, "null or 0 to 4")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Augment:
     """How a batch is cut from the images; see `ismallnet.data.augment` for what each number does."""
 
@@ -109,7 +117,7 @@ class Augment:
             _require(value >= 0, f"augment.{name}", value, "a number of at least 0 (0: off)")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Loss:
     """The arguments of `ismallnet.losses.LabelDecouplingLoss`, which explains them."""
 
@@ -122,7 +130,7 @@ class Loss:
     smooth: float = 1.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Optimizer:
     """How gradients become steps."""
 
@@ -149,7 +157,7 @@ class Optimizer:
             _require(value >= 0, f"optimizer.{name}", value, "a number of at least 0")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Schedule:
     """The learning rate over the run, as a factor on its peak."""
 
@@ -162,7 +170,7 @@ class Schedule:
         _require(0 <= self.warmup < 1, "schedule.warmup", self.warmup, "a fraction, 0 to below 1")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Stage:
     """A part of the run with its own crop and batch size."""
 
@@ -180,7 +188,7 @@ class Stage:
         _require(self.fraction > 0, "training.stages.fraction", self.fraction, "a positive number")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Training:
     """Length, stages, precision, devices, and when to look at the result."""
 
@@ -226,7 +234,7 @@ class Training:
         _require(self.seed >= 0, "training.seed", self.seed, "a number of at least 0")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """One reproducible training run."""
 
@@ -252,30 +260,34 @@ def load(path: str | Path, *, overrides: Mapping[str, Any] | None = None) -> Rec
         FileNotFoundError: no such file.
         ValueError: an unknown key (the nearest known one is named), a wrong type or a value out of range.
     """
+    texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in (overrides or {}).items()}
+    return read(path, parser(), [f"--{key}={text}" for key, text in texts.items()])
+
+
+def read(path: str | Path, keys: ArgumentParser, words: Sequence[str]) -> Recipe:
+    """As `load`, with options of a command line, which `keys` knows, on top of the file."""
     import yaml
 
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no recipe at {path}; the recipes of the project are in recipes/*.yaml")
-    values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    for key, value in (overrides or {}).items():
-        *parents, last = key.split(".")
-        node = values
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = yaml.safe_load(value) if isinstance(value, str) else value
     try:
-        return from_dict(values)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        return _build(yaml.safe_load(path.read_text(encoding="utf-8")) or {}, keys, words)
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: {one_line(error)}") from None
 
 
 def dump(recipe: Recipe, path: str | Path) -> None:
     """Write a recipe as YAML, every value spelled out; `load` gives it back equal."""
+    Path(path).write_text(to_yaml(recipe), encoding="utf-8")
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """The recipe as the text that `dump` writes."""
     import yaml
 
-    text = yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True)
-    Path(path).write_text(text, encoding="utf-8")
+    text: str = yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True)
+    return text
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
@@ -290,63 +302,50 @@ def from_dict(values: Mapping[str, Any]) -> Recipe:
     Raises:
         ValueError: an unknown key, a wrong type or a value out of range.
     """
-    recipe: Recipe = _build(Recipe, values, "")
-    return recipe
+    return _build(values, parser(), ())
 
 
-def _build(kind: Any, value: Any, key: str) -> Any:
-    """`value` as an instance of the annotation `kind`; `key` is its dotted place, for the errors."""
-    if dataclasses.is_dataclass(kind):
-        return _build_dataclass(kind, value, key)
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin in (Union, UnionType):
-        if value is None and NoneType in arguments:
-            return None
-        return _build(next(a for a in arguments if a is not NoneType), value, key)
-    if origin is Literal:
-        choices = ", ".join(map(str, arguments)) + _nearest(value, arguments)
-        _require(value in arguments, key, value, f"one of {choices}")
-        return value
-    if origin is tuple:
-        _require(isinstance(value, list | tuple), key, value, "a list")
-        return tuple(_build(arguments[0], item, f"{key}[{i}]") for i, item in enumerate(value))
-    if origin is dict:
-        _require(isinstance(value, Mapping), key, value, "a mapping")
-        return dict(value)
-    if kind is float and isinstance(value, str):
-        value = _number(value)  # YAML 1.1 reads 1e-3 as text
-    accepted = (int, float) if kind is float else (kind,)
-    fits = isinstance(value, accepted) and (kind is bool or not isinstance(value, bool))
-    fits = fits and not (kind is float and math.isnan(value))
-    _require(fits, key, value, f"a value of type {kind.__name__}")
-    return float(value) if kind is float else value
+def parser(**keywords: Any) -> ArgumentParser:
+    """A parser whose options are the keys of a recipe; the keywords are those of jsonargparse's class."""
+    from jsonargparse import ArgumentParser
+
+    keys = ArgumentParser(exit_on_error=False, print_config=None, **keywords)
+    keys.add_class_arguments(Recipe)
+    return keys
 
 
-def _build_dataclass(kind: Any, value: Any, key: str) -> Any:
-    _require(isinstance(value, Mapping), key or "recipe", value, "a mapping")
-    hints = get_type_hints(kind)
-    known = [f.name for f in dataclasses.fields(kind)]
-    for name in value:
-        if name not in known:
-            place = f"{key}.{name}" if key else str(name)
-            raise ValueError(f"unknown key {place!r}; choose from {', '.join(known)}{_nearest(name, known)}")
-    prefix = f"{key}." if key else ""
-    missing = [f.name for f in dataclasses.fields(kind) if f.name not in value and not _has_default(f)]
-    _require(not missing, key, value, f"a mapping with {', '.join(missing)}")
-    return kind(**{name: _build(hints[name], item, prefix + name) for name, item in value.items()})
+def one_line(error: Exception) -> str:
+    """The message of an error of jsonargparse or YAML, without line breaks and what says the same twice."""
+    return " ".join(re.sub(r"Errors:.*(?=Given value:)", "", str(error), flags=re.DOTALL).split())
 
 
-def _has_default(entry: dataclasses.Field[Any]) -> bool:
-    return entry.default is not dataclasses.MISSING or entry.default_factory is not dataclasses.MISSING
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint at the known name that is most like an unknown one; empty where none is like it."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def _nearest(name: object, known: Any) -> str:
-    close = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def _number(text: str) -> float | str:
+def _build(values: Mapping[str, Any], keys: ArgumentParser, words: Sequence[str]) -> Recipe:
+    _check_keys(Recipe, values, "")
     try:
-        return float(text)
-    except ValueError:
-        return text
+        made = keys.instantiate(keys.parse_args(words, namespace=keys.parse_object(dict(values))))
+    except ArgumentError as error:
+        raise ValueError(one_line(error)) from None
+    return Recipe(**{name: made[name] for name in get_type_hints(Recipe)})
+
+
+def _check_keys(kind: Any, value: Any, key: str) -> None:
+    """Refuse unknown keys by their nearest, and the nulls that jsonargparse takes for keys left out."""
+    if get_origin(kind) is tuple and isinstance(value, list):
+        for index, item in enumerate(value):
+            _check_keys(get_args(kind)[0], item, f"{key}[{index}]")
+    elif dataclasses.is_dataclass(kind):
+        _require(isinstance(value, Mapping), key or "recipe", value, "a mapping")
+        hints = get_type_hints(kind)
+        for name, item in value.items():
+            place = f"{key}.{name}" if key else str(name)
+            if name not in hints:
+                raise ValueError(f"unknown key {place!r}{nearest(str(name), hints)} of {', '.join(hints)}")
+            _check_keys(hints[name], item, place)
+    else:
+        _require(value is not None or NoneType in get_args(kind), key, value, "a value")

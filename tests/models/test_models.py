@@ -206,3 +206,8 @@ def test_text_option_differs_from_the_code_where_the_paper_does() -> None:
         model.eval()(torch.rand(1, 1, 64, 96))
     first = [(64, 32, 48), (64, 16, 24), (128, 8, 12), (256, 4, 6), (512, 2, 3)]
     assert sizes[:5] == first  # "the size of F_i is W/2^i"
+
+
+def test_unknown_option_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ValueError, match="unknown option of ismallnet-s: 'withs'; did you mean 'widths'"):
+        create_model("ismallnet-s", withs=(8, 8, 8, 8, 8))

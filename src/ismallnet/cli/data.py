@@ -8,6 +8,7 @@ from ismallnet.cli.parser import DATA_SETS, Parser, add_root
 from ismallnet.cli.screen import BAD_INPUT, OK, progress, say, table
 
 SUMMARY = "look after data sets"
+_CLUTTER = ("cloud", "sea", "terrain")
 
 
 def add_check(parser: Parser) -> None:
@@ -65,6 +66,16 @@ def add_synth(parser: Parser) -> None:
         "--scr", nargs=2, type=float, default=(4.0, 10.0), metavar=("LOW", "HIGH"),
         help="range of the targets' signal-to-clutter ratio (default: 4 10)",
     )  # fmt: skip
+    parser.add_argument(
+        "--clutter",
+        nargs="+",
+        choices=_CLUTTER,
+        default=_CLUTTER,
+        help="kinds that take turns (default: all)",
+    )
+    parser.add_argument(
+        "--format", choices=("png", "tiff"), default="png", help="of the images (default: %(default)s)"
+    )
     parser.add_argument("--bits", type=int, choices=(8, 16), default=8, help="a pixel's (default: 8)")
     parser.add_argument("--force", action="store_true", help="write into a folder that is not empty")
 
@@ -73,15 +84,19 @@ def run_synth(options: argparse.Namespace) -> int:
     """Do the work of ``data synth`` and print what came of it; the exit status."""
     from ismallnet.data.synthetic import write_scenes
 
-    out = write_scenes(
-        options.out,
-        options.count,
-        seed=options.seed,
-        height=options.height,
-        width=options.width,
-        scr=tuple(options.scr),
-        bit_depth=options.bits,
-        force=options.force,
-    )
+    with progress("drawing") as advance:
+        out = write_scenes(
+            options.out,
+            options.count,
+            seed=options.seed,
+            height=options.height,
+            width=options.width,
+            clutter=options.clutter,
+            scr=tuple(options.scr),
+            bit_depth=options.bits,
+            suffix=".tiff" if options.format == "tiff" else ".png",
+            force=options.force,
+            advance=advance,
+        )
     say(f"{options.count} scenes with their masks in {out}")
     return OK

@@ -27,9 +27,18 @@ def add(parser: Parser) -> None:
         "--bootstrap", type=int, default=1000, help="replicates of the intervals (default: 1000)"
     )
     parser.add_argument("--curves", action="store_true", help="ROC, PR and FROC curves too")
-    parser.add_argument("--purpose", metavar="TEXT", help="why a test list is opened: logged in --log")
     parser.add_argument(
-        "--log", default="results", metavar="DIR", help="folder of that log (default: %(default)s)"
+        "--purpose",
+        default="unstated",
+        metavar="TEXT",
+        help="why a test list is opened (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--log",
+        default="results",
+        metavar="DIR",
+        help="folder of test_evaluations.csv, where every look at a test list leaves a row; there is no way "
+        "to look without (default: %(default)s)",
     )
     parser.add_argument("--out", metavar="DIR", help="write report.json, report.md and per_image.csv here")
     parser.add_argument("--force", action="store_true", help="overwrite what is in --out")
@@ -53,13 +62,13 @@ def run(options: argparse.Namespace) -> int:
             curves=options.curves,
             advance=advance,
         )
+    if report.on_test_list:  # before the figures are shown
+        say(f"logged in {log_test_evaluation(report, options.log, purpose=options.purpose)}")
     title = f"{report.detector} on {report.data} {report.split}, {len(dataset)} images, {options.protocol}"
     table(("quantity", "value", "95 % interval"), report.rows(), title=title)
     table(("targets by", "bin", "targets", "Pd", "pixel recall"), report.strata_rows())
     for note in report.all_notes():
         say(f"note: {note}")
-    if options.purpose and report.on_test_list:
-        say(f"logged in {log_test_evaluation(report, options.log, purpose=options.purpose)}")
     if options.out:
         write_report(report, options.out, force=options.force)
         say(f"the report is in {options.out}")

@@ -3,37 +3,35 @@
 from __future__ import annotations
 
 import argparse
-import difflib
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from ismallnet.config import nearest
+
 DATA_SETS = "NUAA-SIRST, NUDT-SIRST, IRSTD-1k or folder"
-KEY, _OPEN = "recipe:", "model.options"
-"""How a recipe's key is marked among the parsed options; the key below which any name is taken."""
 
 
 class Parser(argparse.ArgumentParser):
     """Takes no abbreviations, and names the nearest option when one is unknown."""
+
+    read: Callable[[Sequence[str]], argparse.Namespace] | None = None
+    """Where set, reads the verb's words in place of this parser."""
 
     def __init__(self, **keywords: Any) -> None:
         super().__init__(allow_abbrev=False, **keywords)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """Parse, or end with a usage error where an option is not known."""
-        if f"--{_OPEN}" in self._option_string_actions:
-            for option in {str(given).partition("=")[0] for given in args or ()}:
-                if option.startswith(f"--{_OPEN}."):
-                    self.add_key(option[2:])
+        if self.read:
+            return self.read(args), []
         parsed, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            near = difflib.get_close_matches(unknown[0].partition("=")[0], self._option_string_actions, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            self.error(f"unknown argument {unknown[0]!r}{hint}")
+            self.refuse(unknown[0], self._option_string_actions)
         return parsed, unknown
 
-    def add_key(self, key: str, *, to: argparse._ActionsContainer | None = None, help: str = "") -> None:
-        """Add a key of the recipe as an option."""
-        absent = argparse.SUPPRESS
-        (to or self).add_argument(f"--{key}", dest=KEY + key, metavar="VALUE", default=absent, help=help)
+    def refuse(self, word: str, options: Iterable[str]) -> None:
+        """End with a usage error that names the nearest of the options."""
+        self.error(f"unknown argument {word!r}{nearest(word.partition('=')[0], options)}")
 
 
 def add_model(parser: Parser, name: str, *, default: str | None = None) -> None:

@@ -3,48 +3,52 @@
 from __future__ import annotations
 
 import argparse
-import ast
-import dataclasses
-import itertools
-import json
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
-from ismallnet.cli.parser import KEY, Parser
+from ismallnet import config
+from ismallnet.cli.parser import Parser
 from ismallnet.cli.screen import OK, progress, say, table
 
 SUMMARY = "train a network by a recipe"
 
 
 def add(parser: Parser) -> None:
-    """Add the options of the verb."""
+    """Leave the options to jsonargparse, which is loaded only where the verb is used."""
     parser.usage = "ismallnet train RECIPE.yaml [--out DIR] [--resume] [--print_config] [--KEY VALUE ...]"
-    parser.add_argument("recipe", nargs="?", metavar="RECIPE.yaml", help="the recipe, such as recipes/*.yaml")
-    parser.add_argument("--config", metavar="RECIPE.yaml", help="the same as the positional argument")
-    parser.add_argument(
-        "--out", metavar="DIR", help="the run's folder (default: runs/ and the recipe's name)"
-    )
-    parser.add_argument("--resume", action="store_true", help="go on with the run that is in --out")
-    parser.add_argument("--print_config", action="store_true", help="print the whole recipe and stop")
-    keys = parser.add_argument_group(
-        "keys of the recipe", "in place of what RECIPE.yaml says; values as in YAML"
-    )
-    for key, default, text in _recipe_keys():
-        parser.add_key(key, to=keys, help=f"{text} (default: {default})".replace("%", "%%").strip())
+    parser.read = lambda words: _read(words, parser)
+
+
+def _read(words: Sequence[str], parser: Parser) -> argparse.Namespace:
+    """The options of the verb; the keys of the recipe stay in `words`, for the recipe's file goes first."""
+    from jsonargparse import set_parsing_settings
+
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)  # what --help says of a key
+    keys = config.parser(prog=parser.prog, usage=parser.usage, description=parser.description)
+    keys.add_argument("recipe", nargs="?", metavar="RECIPE.yaml", help="the recipe, such as recipes/*.yaml")
+    keys.add_argument("--config", metavar="RECIPE.yaml", help="the same as the positional argument")
+    keys.add_argument("--out", metavar="DIR", help="the run's folder (default: runs/ and the recipe's name)")
+    keys.add_argument("--resume", action="store_true", help="go on with the run that is in --out")
+    keys.add_argument("--print_config", action="store_true", help="print the whole recipe and stop")
+    keys.add_argument("--debug", action="store_true", help="show where an error came from")
+    known = keys._option_string_actions
+    for option in (word.partition("=")[0] for word in words if word.startswith("--")):
+        if option not in known and not option.startswith("--model.options."):
+            parser.refuse(option, known)
+    try:
+        options = keys.parse_args(words)
+    except argparse.ArgumentError as error:
+        parser.error(config.one_line(error))
+    return argparse.Namespace(run=run, keys=keys, words=words, **vars(options))
 
 
 def run(options: argparse.Namespace) -> int:
     """Do the work and print what came of it; the exit status."""
-    from ismallnet import config
-
     path = _recipe_path(options)
-    keys = {name.removeprefix(KEY): value for name, value in vars(options).items() if name.startswith(KEY)}
-    recipe = config.load(path, overrides=keys)
+    recipe = config.read(path, options.keys, options.words)
     if options.print_config:
-        import yaml
-
-        print(yaml.safe_dump(config.to_dict(recipe), sort_keys=False, allow_unicode=True), end="")
+        print(config.to_yaml(recipe), end="")
         return OK
     from ismallnet.train import train
 
@@ -70,33 +74,3 @@ def _recipe_path(options: argparse.Namespace) -> Path:
     if options.resume and options.out:
         return Path(options.out) / "recipe.yaml"
     raise ValueError("no recipe; say ismallnet train RECIPE.yaml; those of the project are in recipes/")
-
-
-def _recipe_keys() -> Iterator[tuple[str, str, str]]:
-    """(dotted key, default as YAML, explanation) of what a recipe holds; the source explains its fields."""
-    from ismallnet import config
-
-    explained = _field_docstrings(Path(config.__file__))
-    recipe = config.Recipe()
-    for section in dataclasses.fields(recipe):
-        values = getattr(recipe, section.name)
-        if not dataclasses.is_dataclass(values):
-            yield section.name, str(values), explained["Recipe", section.name]
-            continue
-        for field in dataclasses.fields(values):
-            value = getattr(values, field.name)
-            plain = [dataclasses.asdict(item) for item in value] if isinstance(value, tuple) else value
-            text = explained.get((type(values).__name__, field.name), "")
-            yield f"{section.name}.{field.name}", json.dumps(plain).replace('"', ""), text
-
-
-def _field_docstrings(path: Path) -> dict[tuple[str, str], str]:
-    """(class, field) -> the string below the field in a module's source."""
-    found = {}
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ClassDef):
-            for field, below in itertools.pairwise(node.body):
-                if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
-                    text = ast.literal_eval(below.value)
-                    found[node.name, ast.unparse(field.target)] = " ".join(text.split())
-    return found

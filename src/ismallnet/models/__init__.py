@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +30,7 @@ _COMPACT: dict[str, Any] = {
     "encoder": "plain",
     "share": "decoder",
     "patch": 2,
+    "detail": 16,
     "widths": (32, 32, 64, 96, 128),
     "depths": (1, 1, 1, 1, 1),
     "decoder_depths": (1, 1, 1, 1),
@@ -73,12 +75,18 @@ def create_model(name: str, **options: Any) -> nn.Module:
         A module with ``forward(image) -> Logits`` and ``score(image)``.
 
     Raises:
-        ValueError: No such name; the nearest is given.
-        TypeError: The network has no such option.
+        ValueError: No such name, or the network has no such option; the nearest is given.
     """
-    if name not in MODELS:
-        near = difflib.get_close_matches(name, MODELS, 1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"unknown model {name!r}; {hint}choose from {', '.join(MODELS)}")
+    _require_known("model", name, MODELS)
     entry = MODELS[name]
+    for option in options:
+        _require_known(f"option of {name}:", option, inspect.signature(entry.build).parameters)
     return entry.build(**{**entry.options, **options})
+
+
+def _require_known(what: str, name: str, known: Iterable[str]) -> None:
+    known = list(known)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"unknown {what} {name!r}; {hint}choose from {', '.join(known)}")
