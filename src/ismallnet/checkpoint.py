@@ -62,7 +62,8 @@ def save_model(
         name: The name that `create_model` made it by.
         options: The options that `create_model` made it with.
         metadata: JSON values that are stored too; the keys `model` and `options` are taken.
-        half: Store floats in half precision: half the size, read back as float32.
+        half: Store parameters in half precision: half the size, read back as float32. Buffers, the
+            batch-norm statistics among them, stay as they are: a variance may be beyond half's range.
 
     Raises:
         ValueError: metadata with a key that is taken.
@@ -74,7 +75,8 @@ def save_model(
         raise ValueError(f"metadata has the key {taken.pop()!r}, which is taken; rename it")
     tensors = model.state_dict()
     if half:
-        tensors = {key: t.half() if t.dtype == torch.float32 else t for key, t in tensors.items()}
+        halved = {key for key, p in model.named_parameters() if p.dtype == torch.float32}
+        tensors = {key: t.half() if key in halved else t for key, t in tensors.items()}
     config = {"model": name, "options": dict(options), **(metadata or {})}
     folder = Path(folder)
     if not folder.exists():

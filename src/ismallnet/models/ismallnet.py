@@ -107,6 +107,36 @@ class Head(nn.Module):
         return resize(logits, [n * self.stride for n in logits.shape[-2:]])
 
 
+class DetailHead(nn.Module):
+    """Features at 1/``patch`` of the image, unfolded and refined beside the image itself at full resolution.
+
+    Args:
+        inputs: Channels of the features.
+        width: Channels at full resolution.
+        patch: Side of the square that each feature stands for.
+        in_channels: Channels of the image.
+    """
+
+    def __init__(self, inputs: int, width: int, *, patch: int, in_channels: int) -> None:
+        super().__init__()
+        self.patch = patch
+        self.image = nn.Sequential(
+            nn.Conv2d(in_channels, width, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            ResidualBlock(width, width, attention=False),
+        )
+        self.unfold = nn.Conv2d(inputs, width * patch**2, 1, bias=False)
+        self.norm = nn.BatchNorm2d(width)
+        self.merge = MergeBlock(2 * width, width)
+        self.predict = nn.Conv2d(width, 1, 3, 1, 1)
+
+    def forward(self, x: Tensor, image: Tensor) -> Tensor:
+        """Map (B, inputs, H / patch, W / patch) and the image (B, C, H, W) to (B, 1, H, W)."""
+        fine = F.relu(self.norm(F.pixel_shuffle(self.unfold(x), self.patch)))
+        return in_float32(self.predict, self.merge(torch.cat([fine, self.image(image)], 1)))
+
+
 class ISmallNet(nn.Module):
     """The three-stream network and, by its options, its ablations.
 
@@ -124,87 +154,14 @@ class ISmallNet(nn.Module):
             as well, so that they part where their levels are fused.
         patch: Side of the square of pixels that is folded into the channels before the encoder and
             unfolded by the heads: 2 runs the network at half resolution and loses no pixel.
+        detail: Channels of a branch at full resolution that refines the target beside the image; 0: none.
+            Needs a patch above 1 and a fusion stream.
         fusion: ``concat`` (official) or ``add`` (the text).
         fusion_width: Channels of the projected levels; ``widths[0]`` where None.
         down: ``bilinear`` (official) or ``max`` (Eq. 2) for the links from the level above.
         deep: Also predict the target from each fused level, as ``Logits.auxiliary`` (training only).
         prior: Probability of a target that the biases of the heads start from, 0 to 1 exclusive; None: one
             half, as official.
-        official: Reproduce the official IBFM: the two coarsest but one levels share a projection.
-    """
-
-    def __init__(
-        self,
-        inputs: Sequence[int],
-        width: int,
-        block: Callable[[int, int], nn.Module],
-        *,
-        project_finest: bool,
-        official: bool = False,
-    ) -> None:
-        super().__init__()
-        self.project = nn.ModuleList(
-            nn.Conv2d(channels, width, 1) if level or project_finest else nn.Identity()
-            for level, channels in enumerate(inputs)
-        )
-        self.official = official
-        self.block = block(len(inputs) * width, width)
-
-    def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Map [(B, inputs[i], H / 2**i, W / 2**i)] to (B, width, H, W), and give the projections too."""
-        size = levels[0].shape[-2:]
-        projections = list(self.project)
-        if self.official:
-            projections[4] = projections[3]
-        narrow = [resize(project(x), size) for project, x in zip(projections, levels, strict=True)]
-        return self.block(torch.cat(narrow, 1)), narrow
-
-
-class Head(nn.Module):
-    """Features at 1/``stride`` of the image to one logit a pixel.
-
-    ``shuffle`` predicts the stride × stride pixels under each feature, ``bilinear`` interpolates.
-    """
-
-    def __init__(self, width: int, stride: int, *, shuffle: bool, hidden: int | None = None) -> None:
-        super().__init__()
-        self.body: nn.Module = nn.Identity()
-        if hidden is not None:
-            self.body = nn.Sequential(nn.Conv2d(width, hidden, 3, 1, 1), nn.BatchNorm2d(hidden), nn.ReLU())
-        self.predict = nn.Conv2d(hidden or width, stride**2 if shuffle else 1, 3, 1, 1)
-        self.stride, self.shuffle = stride, shuffle
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, width, H, W) to (B, 1, H · stride, W · stride)."""
-        logits = in_float32(self.predict, self.body(x))
-        if self.shuffle:
-            return F.pixel_shuffle(logits, self.stride)
-        return resize(logits, [n * self.stride for n in logits.shape[-2:]])
-
-
-class ISmallNet(nn.Module):
-    """The three-stream network and, by its options, its ablations.
-
-    Args:
-        in_channels: 1 for grey; 3 for the official layout, to which a grey image is expanded.
-        widths: Channels of each level, finest first.
-        depths: Blocks of each encoder level.
-        decoder_depths: Blocks of a decoder node on each level but the coarsest.
-        wiring: A name in ``ismallnet.models.nested.WIRINGS``.
-        streams: ``both``; one of ``interior``, ``boundary``; ``none``: one stream, no fusion stream, the
-            target only (the paper's "w/o interior/boundary stream"); ``unsupervised``: both are
-            built, neither has its own supervision.
-        encoder: ``cbam`` (official), ``resnet18`` (the text), ``plain`` (residual blocks, no attention).
-        share: What the streams have in common: ``nothing`` (official), the ``encoder``, or the ``decoder``
-            as well, so that they part where their levels are fused.
-        patch: Side of the square of pixels that is folded into the channels before the encoder and
-            unfolded by the heads: 2 runs the network at half resolution and loses no pixel.
-        fusion: ``concat`` (official) or ``add`` (the text).
-        fusion_width: Channels of the projected levels; ``widths[0]`` where None.
-        down: ``bilinear`` (official) or ``max`` (Eq. 2) for the links from the level above.
-        deep: Also predict the target from each fused level, as ``Logits.auxiliary`` (training only).
-        prior: Start every head at this probability of a target, 0 to 1 exclusive, and every residual block
-            as its shortcut, so that training begins at the rare-target rate; None: Kaiming as official.
         official: Reproduce the official code's projection mix-up, dead parameters included.
         mean: Of the input by channel, in [0, 1]; None: the train lists' (grey) or the official ones.
         std: Likewise.
@@ -228,6 +185,7 @@ class ISmallNet(nn.Module):
         encoder: Literal["cbam", "resnet18", "plain"] = "cbam",
         share: Literal["nothing", "encoder", "decoder"] = "nothing",
         patch: int = 1,
+        detail: int = 0,
         fusion: Literal["concat", "add"] = "concat",
         fusion_width: int | None = None,
         down: Down = "bilinear",
@@ -238,7 +196,19 @@ class ISmallNet(nn.Module):
         std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        _check(in_channels, widths, depths, decoder_depths, streams, encoder, fusion, share, official)
+        _check(
+            in_channels,
+            widths,
+            depths,
+            decoder_depths,
+            streams,
+            encoder,
+            fusion,
+            share,
+            patch,
+            detail,
+            official,
+        )
         self.streams, self.fusion, self.patch = STREAMS[streams], fusion, patch
         mean = mean if mean is not None else GREY_MEAN if in_channels == 1 else OFFICIAL_MEAN
         std = std if std is not None else GREY_STD if in_channels == 1 else OFFICIAL_STD
@@ -269,7 +239,11 @@ class ISmallNet(nn.Module):
         if streams != "none":
             self.fuse = LevelFusion(fused, width, node, project_finest=True, official=official)
             joined = width * (1 + len(self.streams)) if fusion == "concat" else width
-            self.heads["target"] = head(joined, hidden=width)
+            self.heads["target"] = (
+                DetailHead(joined, detail, patch=patch, in_channels=in_channels)
+                if detail
+                else head(joined, hidden=width)
+            )
         self.auxiliary = nn.ModuleList(head(width) for _ in widths) if deep else None
         self.multiple = stride * 2 ** (len(widths) - 1)
         """Height and width are reflect-padded to a multiple of this, and the logits cropped back."""
@@ -277,7 +251,7 @@ class ISmallNet(nn.Module):
         """Smallest height and width that ``forward`` takes."""
         initialise(self)
         for module in self.modules():
-            if prior is not None and isinstance(module, Head):
+            if prior is not None and isinstance(module, Head | DetailHead):
                 assert module.predict.bias is not None
                 nn.init.constant_(module.predict.bias, math.log(prior / (1 - prior)))
 
@@ -295,9 +269,8 @@ class ISmallNet(nn.Module):
         if image.ndim != 4 or image.shape[1] not in (1, channels):
             raise ValueError(f"got an image of shape {tuple(image.shape)}; expected (B, {channels}, H, W)")
         height, width = image.shape[-2:]
-        x = _pad((image - self.mean) / self.std, self.multiple)
-        if self.patch > 1:
-            x = F.pixel_unshuffle(x, self.patch)
+        full = _pad((image - self.mean) / self.std, self.multiple)
+        x = F.pixel_unshuffle(full, self.patch) if self.patch > 1 else full
         features = [encoder(x) for encoder in self.encoders]
         features *= len(self.decoders) // len(features)
         nodes = [decoder(levels) for decoder, levels in zip(self.decoders, features, strict=True)]
@@ -309,7 +282,8 @@ class ISmallNet(nn.Module):
             fused_final, fused = self.fuse([torch.cat(level, 1) for level in zip(*levels, strict=True)])
             everything = [*finals, fused_final]
             joined = torch.cat(everything, 1) if self.fusion == "concat" else torch.stack(everything).sum(0)
-            maps["target"] = self.heads["target"](joined)
+            head = self.heads["target"]
+            maps["target"] = head(joined, full) if isinstance(head, DetailHead) else head(joined)
         extra: list[Tensor] = []
         if self.auxiliary is not None and self.training:
             extra = [head(level) for head, level in zip(self.auxiliary, fused, strict=True)]
@@ -344,6 +318,8 @@ def _check(
     encoder: str,
     fusion: str,
     share: str,
+    patch: int,
+    detail: int,
     official: bool,
 ) -> None:
     """Raise ValueError for an option outside its choices."""
@@ -360,6 +336,10 @@ def _check(
         raise ValueError(
             f"got {len(widths)} widths, {len(depths)} depths and {len(decoder_depths)} decoder depths; "
             "give one width and depth a level and one decoder depth for each level but the coarsest"
+        )
+    if detail and (patch == 1 or streams == "none"):
+        raise ValueError(
+            f"detail={detail} refines folded streams; it needs patch > 1 and streams other than none"
         )
     if official and len(widths) != 5:
         raise ValueError(f"official=True reproduces five levels; got {len(widths)} widths")
