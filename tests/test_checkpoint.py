@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from torch import nn
 
 from ismallnet import checkpoint
 from ismallnet.checkpoint import State
-from ismallnet.models import create_model
+from ismallnet.models import MODELS, create_model
 from tiny import MODEL
 
 
@@ -34,8 +35,20 @@ def test_a_model_folder_gives_the_same_scores(tmp_path: Path, model: nn.Module) 
 def test_a_model_folder_tells_how_it_was_made(tmp_path: Path, model: nn.Module) -> None:
     save(tmp_path / "m", model, metadata={"step": 7, "recipe": {"a": [1, 2]}})
     _, saved = checkpoint.load_model(tmp_path / "m")
-    assert (saved.name, saved.options) == (MODEL["name"], MODEL["options"])
+    assert saved.name == MODEL["name"]
+    assert MODEL["options"].items() <= saved.options.items()
     assert saved.metadata == {"step": 7, "recipe": {"a": [1, 2]}}
+
+
+def test_weights_outlive_a_change_of_what_their_name_means(
+    tmp_path: Path, model: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path / "m", model)
+    entry = MODELS[MODEL["name"]]
+    monkeypatch.setitem(MODELS, MODEL["name"], replace(entry, options={"widths": (2, 2, 2, 2, 2)}))
+    back, _ = checkpoint.load_model(tmp_path / "m")
+    image = torch.rand(1, 1, 40, 33)
+    assert torch.equal(back(image).target, model(image).target)
 
 
 def test_a_model_folder_follows_the_hub_convention(tmp_path: Path, model: nn.Module) -> None:

@@ -60,7 +60,8 @@ def save_model(
         folder: Where; made if it does not exist.
         model: The network.
         name: The name that `create_model` made it by.
-        options: The options that `create_model` made it with.
+        options: The options that `create_model` made it with. What the name means is stored with them, so
+            that the weights outlive a change of what it means.
         metadata: JSON values that are stored too; the keys `model` and `options` are taken.
         half: Store parameters in half precision: half the size, read back as float32. Buffers, the
             batch-norm statistics among them, stay as they are: a variance may be beyond half's range.
@@ -70,6 +71,8 @@ def save_model(
     """
     import torch
 
+    from ismallnet.models import MODELS
+
     taken = {"model", "options"} & set(metadata or {})
     if taken:
         raise ValueError(f"metadata has the key {taken.pop()!r}, which is taken; rename it")
@@ -77,7 +80,7 @@ def save_model(
     if half:
         halved = {key for key, p in model.named_parameters() if p.dtype == torch.float32}
         tensors = {key: t.half() if key in halved else t for key, t in tensors.items()}
-    config = {"model": name, "options": dict(options), **(metadata or {})}
+    config = {"model": name, "options": {**MODELS[name].options, **options}, **(metadata or {})}
     folder = Path(folder)
     if not folder.exists():
         fresh = folder.with_name(f"{_UNFINISHED}{folder.name}")
