@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import csv
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
+
+    from ismallnet.data.augment import Batch
 
 CSV, CURVES, TENSORBOARD = "history.csv", "curves.png", "tensorboard"
 
@@ -67,6 +72,47 @@ class History:
             return
         self.board.close()
         plot(self.run / CSV, self.run / CURVES)
+
+
+class Tally:
+    """Sums over the steps since the last row, on the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.restart()
+        self._clear()
+
+    def _clear(self) -> None:
+        self.sums = torch.zeros(4, device=self.device)
+        self.steps = self.images = 0
+        self.seconds = 0.0
+
+    def restart(self) -> None:
+        """Leave the time since the last step out of the pace."""
+        self.tick = time.perf_counter()
+
+    def add(self, loss: Tensor, norm: Tensor, batch: Batch, logits: Tensor) -> None:
+        """Count a step: its loss, the norm of its gradient, the overlap of prediction and truth."""
+        found, true = logits > 0, batch.target >= 0.5
+        overlap, union = (found & true).sum(), (found | true).sum()
+        self.sums += torch.stack([loss.float(), norm.float(), overlap.float(), union.float()])
+        self.steps += 1
+        self.images += len(batch.image)
+        now = time.perf_counter()
+        self.seconds += now - self.tick
+        self.tick = now
+
+    def close(self, world_size: int) -> dict[str, float]:
+        """The means since the last call, of this process's part."""
+        loss, norm, overlap, union = self.sums.tolist()
+        row = {
+            "loss": loss / self.steps,
+            "iou": overlap / max(union, 1),
+            "gradient": norm / self.steps,
+            "images_s": self.images * world_size / max(self.seconds, 1e-9),
+        }
+        self._clear()
+        return row
 
 
 def read(path: Path) -> list[dict[str, float]]:
