@@ -1,7 +1,8 @@
 """Make the bundled weights of a finished run: half precision, and a model card that quotes stored reports.
 
 python examples/bundle_weights.py runs/joint ismallnet-s              # weights, to be evaluated
-python examples/bundle_weights.py runs/joint ismallnet-s --reports results/ismallnet-s    # and the card
+python examples/bundle_weights.py runs/joint ismallnet-s --reports results/ismallnet-s    # and the card,
+                                                                      # and the results in the README
 
 The reports are `ismallnet evaluate ismallnet-s ... --out results/ismallnet-s/NUAA-standard` and so on, of
 these very weights: another checksum is refused.
@@ -18,9 +19,13 @@ from typing import Any
 from ismallnet import checkpoint
 from ismallnet.detector import WEIGHTS
 
+README = Path(__file__).parents[1] / "README.md"
+BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 RATES = {
     "standard": ("iou", "niou", "f1", "pd", "fa"),
     "ismallnet": ("mean_iou", "mean_precision", "mean_recall", "f1_of_means"),
+    "basicirstd": ("iou", "niou", "f1", "pd", "fa"),
+    "dnanet": ("iou", "niou", "f1", "pd", "fa"),
 }
 TITLES = {
     "iou": "IoU (pooled)",
@@ -65,6 +70,10 @@ def main() -> None:
         result = json.loads((options.run / "result.json").read_text("utf-8"))
         text = card(options.name, dict(saved.metadata), result, reports, checksum)
         (folder / "README.md").write_text(text, encoding="utf-8")
+        readme = README.read_text(encoding="utf-8")
+        before, _, rest = readme.partition(BEGIN)
+        after = rest.partition(END)[2]
+        README.write_text(f"{before}{BEGIN}\n\n{tables(reports)}{END}{after}", encoding="utf-8")
 
 
 def card(
