@@ -1,11 +1,16 @@
 """Contract of every network in MODELS, and the facts that are known of iSmallNet."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ismallnet import data
 from ismallnet.models import MODELS, create_model, list_models
+from ismallnet.models.ismallnet import DetailHead
 
 SMALL = {"widths": (4, 4, 6, 6, 8)}
 """Narrow enough for a test, every part present."""
@@ -59,11 +64,13 @@ def test_compact_network_keeps_its_budget() -> None:
     assert counter.get_total_flops() / 2 <= 2.5e9
 
 
-def test_official_option_has_exactly_the_528_dead_parameters() -> None:
+def test_official_option_has_exactly_the_528_dead_parameters_of_the_finest_level() -> None:
+    # Decoder3 of the official train/net.py sends x1_3 and x0_4 through conv1_1x1; conv0_1x1 is never called
     model = small("ismallnet", official=True, in_channels=3, fusion_width=16, widths=(16, 4, 6, 6, 8))
     logits = model.train()(torch.rand(2, 1, 32, 32))
     sum(x.sum() for x in logits[:3]).backward()
-    assert sum(p.numel() for p in model.parameters() if p.grad is None) == 528
+    dead = {name: p.numel() for name, p in model.named_parameters() if p.grad is None}
+    assert dead == {"fuse.project.0.weight": 512, "fuse.project.0.bias": 16}
 
 
 @pytest.mark.parametrize("name", list_models())
@@ -76,8 +83,8 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list_models())
-@pytest.mark.parametrize("size", [(16, 16), (17, 33), (50, 130), (96, 64)])
-def test_any_size_from_16_on_gives_finite_logits_of_that_size(name: str, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (16, 16), (17, 33), (50, 130), (96, 64)])
+def test_any_size_gives_finite_logits_of_that_size(name: str, size: tuple[int, int]) -> None:
     model = small(name).eval()
     with torch.no_grad():
         logits = model(torch.rand(1, 1, *size))
@@ -142,6 +149,28 @@ def test_normalisation_belongs_to_the_model_and_travels_with_its_weights() -> No
         assert torch.allclose(shifted(image).target, model((image - 0.25) / 0.5).target, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("channels", "mean", "std"),
+    # 3: the official code's constants, shared/systems.md section 12, out of 255
+    [
+        (1, [0.4288], [0.2219]),
+        (3, [124.55 / 255, 118.90 / 255, 102.94 / 255], [56.77 / 255, 55.97 / 255, 57.50 / 255]),
+    ],
+)
+def test_each_layout_has_its_constants(channels: int, mean: list[float], std: list[float]) -> None:
+    model = small("ismallnet", in_channels=channels)
+    assert model.mean.flatten().tolist() == pytest.approx(mean)
+    assert model.std.flatten().tolist() == pytest.approx(std)
+
+
+def test_grey_constants_are_those_of_the_train_lists(data_root: Path) -> None:
+    sets = [data.load(name, data_root, "train") for name in ("NUAA-SIRST", "NUDT-SIRST")]
+    pixels = np.concatenate([sample.image.ravel() for dataset in sets for sample in dataset])
+    model = small("ismallnet-s")
+    assert model.mean.item() == pytest.approx(pixels.mean() / 255, abs=1e-4)
+    assert model.std.item() == pytest.approx(pixels.std() / 255, abs=1e-4)
+
+
 def test_prior_is_what_the_heads_predict_where_they_see_nothing() -> None:
     model = small("ismallnet-s", prior=0.01)
     for head in model.heads.values():
@@ -166,7 +195,52 @@ def test_folding_pixels_into_channels_loses_none() -> None:
             assert not torch.allclose(model.score(other), before)
 
 
-@pytest.mark.parametrize("shape", [(1, 32, 32), (1, 2, 32, 32), (32, 32)])
+def test_detail_head_gives_each_feature_the_pixels_under_it() -> None:
+    """A change of one feature moves the logits of its own 2×2 pixels and of 3 pixels around them."""
+    torch.manual_seed(0)
+    head = DetailHead(3, 4, stride=2, in_channels=1).eval()
+    features, image = torch.rand(1, 3, 12, 12), torch.rand(1, 1, 24, 24)
+    other = features.clone()
+    other[0, :, 5, 6] += 1
+    with torch.no_grad():
+        moved = (head(other, image) - head(features, image))[0, 0].abs() > 0
+    assert moved.shape == (24, 24)
+    rows, columns = moved.nonzero().unbind(1)
+    # three 3×3 convolutions follow: two of the block, one that predicts
+    assert (rows.min(), rows.max()) == (10 - 3, 11 + 3)
+    assert (columns.min(), columns.max()) == (12 - 3, 13 + 3)
+
+
+def test_detail_head_sees_the_image_at_full_resolution() -> None:
+    """A pixel of the image moves the logits no further than six 3×3 convolutions reach."""
+    torch.manual_seed(0)
+    head = DetailHead(3, 4, stride=2, in_channels=1).eval()
+    features, image = torch.rand(1, 3, 12, 12), torch.rand(1, 1, 24, 24)
+    other = image.clone()
+    other[0, 0, 11, 12] += 1
+    with torch.no_grad():
+        moved = (head(features, other) - head(features, image))[0, 0].abs() > 0
+    rows, columns = moved.nonzero().unbind(1)
+    assert (rows.min(), rows.max()) == (11 - 6, 11 + 6)
+    assert (columns.min(), columns.max()) == (12 - 6, 12 + 6)
+
+
+@pytest.mark.parametrize("encoder", ["plain", "resnet18"])
+def test_detail_head_fits_every_encoder_and_keeps_any_size(encoder: str) -> None:
+    model = small("ismallnet-s", encoder=encoder, detail=4, depths=(1, 2, 2, 2, 2)).eval()
+    assert isinstance(model.heads["target"], DetailHead)
+    with torch.no_grad():
+        assert model(torch.rand(1, 1, 33, 50)).target.shape == (1, 1, 33, 50)
+
+
+def test_compact_network_without_detail_has_a_head_like_the_full_ones() -> None:
+    # 5,773 more, by hand for 48 channels in: image 144 + 32 + 4,672, unfolding 3,072, norm 32, merging
+    # 512 + 32 + 4,672, prediction 145; less the other head's 6,928 + 32 + 580 (3×3, 48 to 16 and 16 to 4)
+    assert parameters(create_model("ismallnet-s")) == 864_537
+    assert parameters(create_model("ismallnet-s", detail=0)) == 858_764
+
+
+@pytest.mark.parametrize("shape", [(1, 32, 32), (1, 2, 32, 32), (32, 32), (1, 1, 0, 32)])
 def test_wrong_shape_is_refused_with_the_accepted_one(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"expected \(B, 1, H, W\)"):
         small("ismallnet-s")(torch.rand(shape))
@@ -178,13 +252,25 @@ def test_wrong_shape_is_refused_with_the_accepted_one(shape: tuple[int, ...]) ->
         {"streams": "inner"},
         {"encoder": "vgg"},
         {"fusion": "mean"},
+        {"share": "all"},
         {"in_channels": 2},
         {"depths": (1, 2)},
+        {"encoder": "resnet18", "depths": (1, 3, 4, 6, 3)},
+        {"mean": (0.5, 0.5, 0.5)},
+        {"in_channels": 3, "std": (0.5,)},
+        {"patch": 0},
+        {"detail": 8},
+        {"patch": 2, "detail": 8, "streams": "none"},
+        {"prior": 0.0},
         {"widths": (4, 4), "depths": (1, 1), "decoder_depths": (1,), "official": True},
     ],
 )
 def test_wrong_option_is_refused(options: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"choose from|give one width|five levels"):
+    accepted = (
+        r"choose from|give one width|five levels|has \(1, 2, 2, 2, 2\)|give one a channel|at least 1"
+        r"|needs patch > 1|above 0 and below 1"
+    )
+    with pytest.raises(ValueError, match=accepted):
         create_model("ismallnet", **options)
 
 

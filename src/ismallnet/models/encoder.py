@@ -48,6 +48,10 @@ class Encoder(nn.Module):
         return features
 
 
+RESNET18_DEPTHS = (1, 2, 2, 2, 2)
+"""Blocks of each level of ``ResNet18``, the stem being the first."""
+
+
 class ResNet18(nn.Module):
     """ResNet-18 (He et al., CVPR 2016) without its classifier, as iSmallNet's text reads.
 

@@ -8,14 +8,16 @@ predicts the target. Built after the official code; where the paper's text diffe
   the code five levels of Res-CBAM blocks from full resolution on (``encoder="cbam"``);
 * Eq. 2 halves by max-pooling (``down="max"``), the code bilinearly (``down="bilinear"``);
 * the text adds the streams to the global features (``fusion="add"``), the code concatenates;
-* the code uses one 1×1 convolution for two levels and leaves another unused (``official=True``);
-  by default every level has its own, and every parameter a gradient.
+* the code uses one 1×1 convolution for the two finest levels and leaves another unused
+  (``official=True``); by default every level has its own, and every parameter a gradient.
+
+The order in which levels are concatenated is ours, finest first; the code's is coarsest first.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Literal
 
@@ -23,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ismallnet.models.encoder import Encoder, ResNet18
+from ismallnet.models.encoder import RESNET18_DEPTHS, Encoder, ResNet18
 from ismallnet.models.layers import MergeBlock, ResidualBlock, in_float32, initialise, resize
 from ismallnet.models.nested import Down, NestedDecoder, WiringName
 from ismallnet.types import Logits
@@ -48,14 +50,15 @@ OFFICIAL_MEAN, OFFICIAL_STD = (
 
 
 class LevelFusion(nn.Module):
-    """Project every level to one width, double up to the finest, concatenate, one block (Decoder2, IBFM).
+    """Project every level to one width, enlarge to the finest, concatenate, one block (Decoder2, IBFM).
 
     Args:
         inputs: Channels of each level, finest first.
         width: Channels of each projection and of the result.
         block: Builds a block from channels in and out.
         project_finest: Also project the finest level (IBFM does, Decoder2 passes it on).
-        official: Reproduce the official IBFM: the two coarsest but one levels share a projection.
+        official: Reproduce the official IBFM: the finest level is projected by the projection of the one
+            below it, and its own is never used.
     """
 
     def __init__(
@@ -80,15 +83,19 @@ class LevelFusion(nn.Module):
         size = levels[0].shape[-2:]
         projections = list(self.project)
         if self.official:
-            projections[4] = projections[3]
+            projections[0] = projections[1]
         narrow = [resize(project(x), size) for project, x in zip(projections, levels, strict=True)]
         return self.block(torch.cat(narrow, 1)), narrow
 
 
 class Head(nn.Module):
-    """Features at 1/``stride`` of the image to one logit a pixel.
+    """Features at 1/``stride`` of the image to one logit a pixel, by a 3×3 convolution.
 
-    ``shuffle`` predicts the stride × stride pixels under each feature, ``bilinear`` interpolates.
+    Args:
+        width: Channels of the features.
+        stride: Side of the square of pixels that each feature stands for.
+        shuffle: Predict the stride × stride pixels under each feature; else one, interpolated bilinearly.
+        hidden: Channels of another 3×3 convolution before, with batch norm and ReLU; None: there is none.
     """
 
     def __init__(self, width: int, stride: int, *, shuffle: bool, hidden: int | None = None) -> None:
@@ -108,32 +115,36 @@ class Head(nn.Module):
 
 
 class DetailHead(nn.Module):
-    """Features at 1/``patch`` of the image, unfolded and refined beside the image itself at full resolution.
+    """Features at 1/``stride`` of the image to one logit a pixel, with a look at the image itself.
+
+    The features are unfolded to full resolution (a 1×1 convolution, pixel shuffle, batch norm, ReLU), joined
+    with those of a residual block on the image, merged by a ``MergeBlock``, and predicted from. Every layer
+    at full resolution has ``width`` channels.
 
     Args:
         inputs: Channels of the features.
         width: Channels at full resolution.
-        patch: Side of the square that each feature stands for.
+        stride: Side of the square of pixels that each feature stands for.
         in_channels: Channels of the image.
     """
 
-    def __init__(self, inputs: int, width: int, *, patch: int, in_channels: int) -> None:
+    def __init__(self, inputs: int, width: int, *, stride: int, in_channels: int) -> None:
         super().__init__()
-        self.patch = patch
+        self.stride = stride
         self.image = nn.Sequential(
             nn.Conv2d(in_channels, width, 3, 1, 1, bias=False),
             nn.BatchNorm2d(width),
             nn.ReLU(),
             ResidualBlock(width, width, attention=False),
         )
-        self.unfold = nn.Conv2d(inputs, width * patch**2, 1, bias=False)
+        self.unfold = nn.Conv2d(inputs, width * stride**2, 1, bias=False)
         self.norm = nn.BatchNorm2d(width)
         self.merge = MergeBlock(2 * width, width)
         self.predict = nn.Conv2d(width, 1, 3, 1, 1)
 
     def forward(self, x: Tensor, image: Tensor) -> Tensor:
-        """Map (B, inputs, H / patch, W / patch) and the image (B, C, H, W) to (B, 1, H, W)."""
-        fine = F.relu(self.norm(F.pixel_shuffle(self.unfold(x), self.patch)))
+        """Map (B, inputs, H / stride, W / stride) and the normalised image (B, C, H, W) to (B, 1, H, W)."""
+        fine = F.relu(self.norm(F.pixel_shuffle(self.unfold(x), self.stride)))
         return in_float32(self.predict, self.merge(torch.cat([fine, self.image(image)], 1)))
 
 
@@ -143,7 +154,7 @@ class ISmallNet(nn.Module):
     Args:
         in_channels: 1 for grey; 3 for the official layout, to which a grey image is expanded.
         widths: Channels of each level, finest first.
-        depths: Blocks of each encoder level.
+        depths: Blocks of each encoder level; ``resnet18`` has its own, which are these by default.
         decoder_depths: Blocks of a decoder node on each level but the coarsest.
         wiring: A name in ``ismallnet.models.nested.WIRINGS``.
         streams: ``both``; one of ``interior``, ``boundary``; ``none``: one stream, no fusion stream, the
@@ -154,8 +165,8 @@ class ISmallNet(nn.Module):
             as well, so that they part where their levels are fused.
         patch: Side of the square of pixels that is folded into the channels before the encoder and
             unfolded by the heads: 2 runs the network at half resolution and loses no pixel.
-        detail: Channels of a branch at full resolution that refines the target beside the image; 0: none.
-            Needs a patch above 1 and a fusion stream.
+        detail: Channels of the target's head at full resolution, which also sees the image (``DetailHead``);
+            0: the target has a head like the streams'. Needs a patch above 1 and a fusion stream.
         fusion: ``concat`` (official) or ``add`` (the text).
         fusion_width: Channels of the projected levels; ``widths[0]`` where None.
         down: ``bilinear`` (official) or ``max`` (Eq. 2) for the links from the level above.
@@ -196,24 +207,20 @@ class ISmallNet(nn.Module):
         std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        _check(
-            in_channels,
-            widths,
-            depths,
-            decoder_depths,
-            streams,
-            encoder,
-            fusion,
-            share,
-            patch,
-            detail,
-            official,
-        )
+        for option, value, accepted in (
+            ("in_channels", in_channels, (1, 3)),
+            ("streams", streams, STREAMS),
+            ("encoder", encoder, ("cbam", "resnet18", "plain")),
+            ("share", share, ("nothing", "encoder", "decoder")),
+            ("fusion", fusion, ("concat", "add")),
+        ):
+            _check_choice(option, value, accepted)
+        _check_levels(widths, depths, decoder_depths, encoder=encoder, official=official)
+        _check_heads(patch=patch, detail=detail, prior=prior, streams=streams)
         self.streams, self.fusion, self.patch = STREAMS[streams], fusion, patch
-        mean = mean if mean is not None else GREY_MEAN if in_channels == 1 else OFFICIAL_MEAN
-        std = std if std is not None else GREY_STD if in_channels == 1 else OFFICIAL_STD
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).reshape(1, -1, 1, 1))
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).reshape(1, -1, 1, 1))
+        default_mean, default_std = _CONSTANTS[in_channels]
+        self.register_buffer("mean", _by_channel("mean", mean or default_mean, in_channels))
+        self.register_buffer("std", _by_channel("std", std or default_std, in_channels))
         plain = partial(ResidualBlock, attention=False)
         block: Callable[[int, int], nn.Module] = ResidualBlock if encoder == "cbam" else plain
         node: Callable[[int, int], nn.Module] = MergeBlock if encoder == "plain" else block
@@ -240,7 +247,7 @@ class ISmallNet(nn.Module):
             self.fuse = LevelFusion(fused, width, node, project_finest=True, official=official)
             joined = width * (1 + len(self.streams)) if fusion == "concat" else width
             self.heads["target"] = (
-                DetailHead(joined, detail, patch=patch, in_channels=in_channels)
+                DetailHead(joined, detail, stride=stride, in_channels=in_channels)
                 if detail
                 else head(joined, hidden=width)
             )
@@ -248,10 +255,15 @@ class ISmallNet(nn.Module):
         self.multiple = stride * 2 ** (len(widths) - 1)
         """Height and width are reflect-padded to a multiple of this, and the logits cropped back."""
         self.minimum = 16
-        """Smallest height and width that ``forward`` takes."""
+        """Height and width to which a detector mirrors smaller images on all sides."""
         initialise(self)
+        if prior is not None:
+            self._start_from(prior)
+
+    def _start_from(self, prior: float) -> None:
+        """Set the biases of the heads to a probability."""
         for module in self.modules():
-            if prior is not None and isinstance(module, Head | DetailHead):
+            if isinstance(module, Head | DetailHead):
                 assert module.predict.bias is not None
                 nn.init.constant_(module.predict.bias, math.log(prior / (1 - prior)))
 
@@ -259,14 +271,13 @@ class ISmallNet(nn.Module):
         """Predict the target and, with these streams, the interior and boundary maps.
 
         Args:
-            image: (B, 1, H, W) in [0, 1], grey; with ``in_channels=3`` also (B, 3, H, W). Any H, W
-                from ``minimum`` on.
+            image: (B, 1, H, W) in [0, 1], grey; with ``in_channels=3`` also (B, 3, H, W). Any H, W.
 
         Raises:
             ValueError: The shape is another.
         """
         channels = self.mean.shape[1]
-        if image.ndim != 4 or image.shape[1] not in (1, channels):
+        if image.ndim != 4 or image.shape[1] not in (1, channels) or 0 in image.shape:
             raise ValueError(f"got an image of shape {tuple(image.shape)}; expected (B, {channels}, H, W)")
         height, width = image.shape[-2:]
         full = _pad((image - self.mean) / self.std, self.multiple)
@@ -304,42 +315,53 @@ def _pad(x: Tensor, multiple: int) -> Tensor:
     """Reflect-pad the right and bottom of (B, C, H, W) to a multiple; mirrors again where H or W is short."""
     for axis in (-1, -2):
         while missing := -x.shape[axis] % multiple:
-            step = min(missing, x.shape[axis] - 1)
-            x = F.pad(x, (0, step, 0, 0) if axis == -1 else (0, 0, 0, step), mode="reflect")
+            inner = x.shape[axis] - 1
+            step = min(missing, inner) if inner else missing
+            padding = (0, step, 0, 0) if axis == -1 else (0, 0, 0, step)
+            x = F.pad(x, padding, mode="reflect" if inner else "replicate")  # one pixel is its own mirror
     return x
 
 
-def _check(
-    in_channels: int,
+_CONSTANTS = {1: (GREY_MEAN, GREY_STD), 3: (OFFICIAL_MEAN, OFFICIAL_STD)}
+"""Mean and standard deviation of the input, by its number of channels."""
+
+
+def _by_channel(name: str, values: Sequence[float], channels: int) -> Tensor:
+    if len(values) != channels:
+        raise ValueError(f"got {len(values)} values of {name}; give one a channel, {channels}")
+    return torch.tensor(values, dtype=torch.float32).reshape(1, -1, 1, 1)
+
+
+def _check_choice(option: str, value: object, accepted: Iterable[object]) -> None:
+    if value not in accepted:
+        raise ValueError(f"unknown {option} {value!r}; choose from {', '.join(map(str, accepted))}")
+
+
+def _check_levels(
     widths: Sequence[int],
     depths: Sequence[int],
     decoder_depths: Sequence[int],
-    streams: str,
+    *,
     encoder: str,
-    fusion: str,
-    share: str,
-    patch: int,
-    detail: int,
     official: bool,
 ) -> None:
-    """Raise ValueError for an option outside its choices."""
-    for name, value, choices in (
-        ("streams", streams, tuple(STREAMS)),
-        ("encoder", encoder, ("cbam", "resnet18", "plain")),
-        ("fusion", fusion, ("concat", "add")),
-        ("share", share, ("nothing", "encoder", "decoder")),
-        ("in_channels", in_channels, (1, 3)),
-    ):
-        if value not in choices:
-            raise ValueError(f"unknown {name} {value!r}; choose from {', '.join(map(str, choices))}")
     if not len(widths) == len(depths) == len(decoder_depths) + 1:
         raise ValueError(
             f"got {len(widths)} widths, {len(depths)} depths and {len(decoder_depths)} decoder depths; "
             "give one width and depth a level and one decoder depth for each level but the coarsest"
         )
+    if encoder == "resnet18" and tuple(depths) != RESNET18_DEPTHS[: len(depths)]:
+        raise ValueError(f"got depths {tuple(depths)}; ResNet-18 has {RESNET18_DEPTHS}, leave them out")
+    if official and len(widths) != 5:
+        raise ValueError(f"official=True reproduces five levels; got {len(widths)} widths")
+
+
+def _check_heads(*, patch: int, detail: int, prior: float | None, streams: str) -> None:
+    if patch < 1 or detail < 0:
+        raise ValueError(f"got patch={patch}, detail={detail}; give at least 1 (off) and at least 0 (off)")
     if detail and (patch == 1 or streams == "none"):
         raise ValueError(
             f"detail={detail} refines folded streams; it needs patch > 1 and streams other than none"
         )
-    if official and len(widths) != 5:
-        raise ValueError(f"official=True reproduces five levels; got {len(widths)} widths")
+    if prior is not None and not 0 < prior < 1:
+        raise ValueError(f"got prior={prior}; give a probability above 0 and below 1, or None for one half")

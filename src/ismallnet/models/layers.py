@@ -136,9 +136,12 @@ def in_float32(module: nn.Module, x: Tensor) -> Tensor:
 
 
 def initialise(model: nn.Module) -> None:
-    """Kaiming-normal convolutions (fan in, ReLU), zero biases, batch norms 1 and 0, in place."""
+    """Give convolutions Kaiming-normal weights (fan in, ReLU) and zero biases, in place.
+
+    Batch norms are 1 and 0 as PyTorch makes them. A model on the meta device has no values to set.
+    """
     for module in model.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
             nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
