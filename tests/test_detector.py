@@ -255,8 +255,15 @@ def test_a_model_without_weights_is_refused_with_the_command_that_trains_it(
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
-    with pytest.raises(FileNotFoundError, match="did you mean ismallnet-s"):
+    with pytest.raises(FileNotFoundError, match=r"; did you mean ismallnet-s\? choose from ismallnet, "):
         load("ismalnet-s")
+    with pytest.raises(FileNotFoundError, match="nor a model; choose from ismallnet, "):
+        load("foo")
+
+
+def test_a_device_that_is_not_here_is_named(model: nn.Module) -> None:
+    with pytest.raises(ValueError, match=r"device 'tpu'.*choose auto or cpu"):
+        Detector.from_model(model, name="narrow", device="tpu")
 
 
 def test_a_folder_without_weights_is_named(tmp_path: Path) -> None:

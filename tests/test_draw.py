@@ -61,6 +61,15 @@ def test_every_target_has_a_text_in_the_picture_even_in_the_corners() -> None:
         assert changed.shape == (768, 768)
 
 
+def test_a_text_covers_no_other_target_where_there_is_room() -> None:
+    above, below = target(30, 30, 33, 32), target(31, 35, 34, 37)  # the usual place of the lower one's text
+    picture = overlay(np.full((64, 64), 0.5), [above, below])
+    bare = overlay(np.full((64, 64), 0.5), [above, below], text=False)
+    for each in (above, below):
+        inside = np.s_[each.y0 * 12 : each.y1 * 12, each.x0 * 12 : each.x1 * 12]
+        np.testing.assert_array_equal(picture[inside], bare[inside])
+
+
 def test_one_kind_a_target_is_asked_for() -> None:
     with pytest.raises(ValueError, match="1 kinds for 2 targets"):
         overlay(np.zeros((9, 9)), [target(1, 1, 2, 2)] * 2, kinds=["false"])

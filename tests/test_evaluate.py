@@ -203,6 +203,10 @@ def test_another_threshold_than_the_protocols_is_noted(scenes):
     assert report.rule == "score > 0.4"
     assert report.notes == ("threshold 0.4 of the detector, not 0.5 of `standard`",)
     assert evaluate(perfect(), scenes, bootstrap=0).notes == ()
+    unused = evaluate(perfect(Fixed(0.4)), scenes, protocol="ismallnet", bootstrap=0)
+    assert unused.rule == "round(255 * score) != 0"
+    assert unused.notes == ("threshold 0.4 is not used: `ismallnet` has a decision of its own",)
+    assert evaluate(perfect(), scenes, protocol="ismallnet", bootstrap=0).notes == ()
 
 
 def test_acm_on_other_lists_than_its_own_is_noted(scenes):
@@ -231,6 +235,10 @@ def test_progress_counts_every_image(scenes):
 def test_what_cannot_be_scored_is_refused(scenes):
     with pytest.raises(ValueError, match="toy train has no image"):
         evaluate(perfect(), Scenes(()))
+    seen: list[tuple[int, int, str]] = []
+    with pytest.raises(ValueError, match="bootstrap is -1"):
+        evaluate(perfect(), scenes, bootstrap=-1, advance=lambda *step: seen.append(step))
+    assert not seen
     with pytest.raises(ValueError, match="unknown protocol 'best'"):
         evaluate(perfect(), scenes, protocol="best")
     with pytest.raises(ValueError, match="nan or infinite"):

@@ -139,6 +139,9 @@ class Detector:
             rule: `Fixed(0.5)` where None.
             device: As torch names it, or `auto`: an accelerator if there is one, else the CPU.
             precision: `bf16` runs the network under autocast; the logits are float32 either way.
+
+        Raises:
+            ValueError: A device that torch does not know, or that is not here.
         """
         function = _network_function(model, device, precision)
         minimum = int(getattr(model, "minimum", 1))
@@ -207,7 +210,7 @@ def load(name_or_folder: str | Path, *, device: str = "auto", threshold: float |
     Raises:
         NoWeightsError: The model is known but has no weights here; the text has the command that trains it.
         FileNotFoundError: Neither a known name nor a folder with weights.
-        ValueError: A threshold outside [0, 1], or weights of another model.
+        ValueError: A threshold outside [0, 1], weights of another model, or a device that is not here.
     """
     from ismallnet.checkpoint import WEIGHTS as WEIGHTS_FILE
     from ismallnet.checkpoint import load_model
@@ -244,8 +247,8 @@ def _find_weights(name_or_folder: str | Path) -> Path:
             f"no config.json in {folder} or its folders best and last; give a model's or a run's folder"
         )
     near = difflib.get_close_matches(name, MODELS, 1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise FileNotFoundError(f"{name} is neither a folder nor a model{hint} Models: {', '.join(MODELS)}")
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise FileNotFoundError(f"{name} is neither a folder nor a model; {hint}choose from {', '.join(MODELS)}")
 
 
 def _network_function(
@@ -257,7 +260,11 @@ def _network_function(
     if device == "auto":
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         device = "cpu" if accelerator is None else accelerator.type
-    model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stubs lack it
+    try:
+        model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stubs lack it
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        why = str(error).splitlines()[0]
+        raise ValueError(f"cannot run on device {device!r} ({why}); choose auto or cpu") from error
 
     def plain(logits: Tensor) -> NDArray[np.float32]:
         return np.asarray(logits[0, 0].float().cpu().numpy(), np.float32)

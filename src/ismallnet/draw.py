@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     Picture = NDArray[np.uint8]
     Colour = tuple[int, int, int]
+    Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels of the picture, inclusive
 
 Kind = Literal["detected", "false", "missed"]
 COLOURS: dict[Kind, Colour] = {"detected": (60, 60, 255), "false": (0, 220, 255), "missed": (80, 230, 80)}
@@ -54,7 +55,8 @@ def overlay(
     """Draw targets as boxes on an image.
 
     A small picture is enlarged by a whole factor (pixels stay squares) until its longer side reaches `SIDE`;
-    boxes keep clear of their targets, so that targets of a few pixels remain visible.
+    boxes keep clear of their targets and texts of all boxes where there is room, so that targets of a few
+    pixels remain visible.
 
     Args:
         image: (H, W), any real type; stretched in contrast.
@@ -74,8 +76,13 @@ def overlay(
     factor = -(-SIDE // max(image.shape))
     grey = np.repeat(np.repeat(stretch(image), factor, 0), factor, 1)
     picture = np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR), np.uint8)
-    for number, (target, kind) in enumerate(zip(targets, kinds, strict=True), 1):
-        _box(picture, target, factor, COLOURS[kind], f"#{number}  {target.peak:.2f}" if text else "")
+    boxes = [
+        _box(picture, target, factor, COLOURS[kind]) for target, kind in zip(targets, kinds, strict=True)
+    ]
+    taken = boxes.copy()
+    for number, (target, kind, box) in enumerate(zip(targets, kinds, boxes, strict=True), 1):
+        if text:
+            taken.append(_text(picture, f"#{number}  {target.peak:.2f}", COLOURS[kind], box, taken))
     return picture
 
 
@@ -109,20 +116,35 @@ def panel(
     return np.vstack(rows)
 
 
-def _box(picture: Picture, target: Target, factor: int, colour: Colour, text: str) -> None:
-    """Draw one box, a pixel of the image clear of its target, and its text where there is room."""
+def _box(picture: Picture, target: Target, factor: int, colour: Colour) -> Box:
+    """Draw one box, a pixel of the image clear of its target, and return it."""
     height, width = picture.shape[:2]
     gap = max(factor, 5)
     x0, y0 = max(target.x0 * factor - gap, 0), max(target.y0 * factor - gap, 0)
     x1, y1 = min(target.x1 * factor + gap, width) - 1, min(target.y1 * factor + gap, height) - 1
     cv2.rectangle(picture, (x0, y0), (x1, y1), colour, 2 if factor > 1 else 1)
-    if not text:
-        return
+    return x0, y0, x1, y1
+
+
+def _text(picture: Picture, text: str, colour: Colour, box: Box, taken: Sequence[Box]) -> Box:
+    """Write above, below, right or left of a box, where least of what is taken is covered; the place."""
     (w, h), below = cv2.getTextSize(text, _FONT, _TEXT, 1)
-    x = max(min(x0, width - w), 0)
-    y = y0 - below - 2 if y0 - below - 2 >= h else min(y1 + h + 4, height - below)
-    cv2.rectangle(picture, (x - 1, y - h - 1), (x + w, y + below - 1), _BLACK, cv2.FILLED)
-    cv2.putText(picture, text, (x, y), _FONT, _TEXT, colour, 1, cv2.LINE_AA)
+    w, h = w + 2, h + below + 1
+    x0, y0, x1, y1 = box
+    height, width = picture.shape[:2]
+    corners = ((x0, y0 - h - 3), (x0, y1 + 4), (x1 + 4, y0), (x0 - w - 3, y0))
+    inside = ((max(min(x, width - w), 0), max(min(y, height - h), 0)) for x, y in corners)
+    places = [(x, y, x + w - 1, y + h - 1) for x, y in inside]
+    place = min(places, key=lambda place: sum(_overlap(place, other) for other in taken))
+    cv2.rectangle(picture, place[:2], place[2:], _BLACK, cv2.FILLED)
+    cv2.putText(picture, text, (place[0] + 1, place[3] - below + 1), _FONT, _TEXT, colour, 1, cv2.LINE_AA)
+    return place
+
+
+def _overlap(a: Box, b: Box) -> int:
+    """Pixels that two boxes share."""
+    width, height = min(a[2], b[2]) - max(a[0], b[0]) + 1, min(a[3], b[3]) - max(a[1], b[1]) + 1
+    return max(width, 0) * max(height, 0)
 
 
 def _cell(picture: NDArray[np.uint8], caption: str, height: int, width: int) -> Picture:

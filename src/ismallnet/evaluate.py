@@ -108,12 +108,14 @@ def evaluate(
         advance: called with (images done, images in all, name of the image).
 
     Raises:
-        ValueError: the protocol is unknown, the data set is empty, or a score map is not finite or
-            not of the image's size.
+        ValueError: the protocol is unknown, the data set is empty, ``bootstrap`` is negative, or a score map
+            is not finite or not of the image's size.
     """
     scoring = metrics.get_protocol(protocol)
     if len(dataset) == 0:
         raise ValueError(f"{dataset.name} {dataset.split} has no image; choose a split with images")
+    if bootstrap < 0:
+        raise ValueError(f"bootstrap is {bootstrap}; pass a number of replicates, 0 for none")
     sweep = metrics.Sweep(floor=_floor(detector.rule)) if curves else None
     counts, score_s, count_s = [], 0.0, 0.0
     for done, sample in enumerate(dataset, start=1):
@@ -133,10 +135,10 @@ def evaluate(
                 floor=_floor(detector.rule, boxes=True),
             )
         )
-        count_s += time.perf_counter() - scored
-        score_s += scored - start
         if sweep is not None:
             sweep.add(_swept(detector.rule, score), truth)
+        count_s += time.perf_counter() - scored
+        score_s += scored - start
         if advance is not None:
             advance(done, len(dataset), sample.id)
     return Report(
@@ -230,6 +232,8 @@ def _rule_in_words(rule: Rule, protocol: metrics.Protocol) -> str:
 
 def _departures(rule: Rule, protocol: metrics.Protocol, split: str) -> tuple[str, ...]:
     notes = []
+    if isinstance(rule, Fixed) and protocol.eight_bit and rule != Fixed():
+        notes.append(f"threshold {rule.value:g} is not used: `{protocol.name}` has a decision of its own")
     if isinstance(rule, Fixed) and not protocol.eight_bit and rule.value != protocol.threshold:
         notes.append(
             f"threshold {rule.value:g} of the detector, not {protocol.threshold:g} of `{protocol.name}`"

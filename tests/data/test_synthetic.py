@@ -138,6 +138,13 @@ def test_what_cannot_be_drawn_is_refused(options, message: str) -> None:
         scene(0, **options)
 
 
+@pytest.mark.parametrize(("count", "scr"), [(0, (4.0, 10.0)), (-1, (4.0, 10.0)), (1, (9.0, 2.0))])
+def test_no_scenes_or_a_falling_range_are_refused(tmp_path: Path, count: int, scr) -> None:
+    with pytest.raises(ValueError, match="ask for 1 or more"):
+        write_scenes(tmp_path / "s", count, scr=scr)
+    assert not (tmp_path / "s").exists()
+
+
 @pytest.mark.parametrize(("bit_depth", "suffix"), [(8, ".png"), (16, ".png"), (16, ".tiff")])
 def test_written_scenes_are_a_generic_data_set(tmp_path: Path, bit_depth, suffix) -> None:
     out = write_scenes(tmp_path / "s", 4, seed=5, height=96, width=128, bit_depth=bit_depth, suffix=suffix)

@@ -61,7 +61,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str |
     for index, column in enumerate(columns):
         numbers = all(row[index][:1].isdigit() or row[index] in ("", "-", "nan") for row in rows)
         last = index == len(columns) - 1
-        grid.add_column(column, justify="right" if numbers else "left", no_wrap=not last)
+        grid.add_column(column, justify="right" if numbers else "left", no_wrap=not last, overflow="fold")
     for row in rows:
         grid.add_row(*map(_plain, row))
     _console().print(grid)

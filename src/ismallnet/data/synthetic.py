@@ -196,8 +196,12 @@ def write_scenes(
 
     Raises:
         FileExistsError: the folder is not empty.
-        ValueError: as `scene`.
+        ValueError: no scene asked for, a range that does not ascend; otherwise as `scene`.
     """
+    if count < 1 or not 0 < scr[0] <= scr[1]:
+        raise ValueError(
+            f"got {count} scenes, scr {scr[0]:g} to {scr[1]:g}; ask for 1 or more, 0 < low <= high"
+        )
     out = Path(out)
     if out.is_dir() and any(out.iterdir()) and not force:
         raise FileExistsError(f"{out} is not empty; choose another folder or allow writing into it (force)")

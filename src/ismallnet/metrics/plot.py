@@ -37,6 +37,7 @@ def save_curves(curves: Curves, folder: Path, *, title: str = "") -> list[Path]:
         )
         if name == "roc":  # background is nearly everything, so only small rates matter
             axes.set_xscale("symlog", linthresh=1e-6)
+            axes.set_xlim(0, 1)
         axes.grid(alpha=0.3)
         path = folder / f"{name}.png"
         figure.savefig(path, dpi=120)
