@@ -96,6 +96,23 @@ def test_weights_of_another_model_are_refused(tmp_path: Path, model: nn.Module) 
         checkpoint.load_model(tmp_path / "m")
 
 
+@pytest.mark.parametrize("text", ["", '{"model": ', "{}", "[]", "3"])
+def test_a_config_that_names_no_model_is_refused(tmp_path: Path, model: nn.Module, text: str) -> None:
+    save(tmp_path / "m", model)
+    (tmp_path / "m" / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"config\.json is no JSON object with 'model' and 'options'"):
+        checkpoint.load_model(tmp_path / "m")
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.1, 0.9])
+def test_truncated_weights_are_refused(tmp_path: Path, model: nn.Module, kept: float) -> None:
+    save(tmp_path / "m", model)
+    path = tmp_path / "m" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
+    with pytest.raises(ValueError, match=r"model\.safetensors is truncated"):
+        checkpoint.load_model(tmp_path / "m")
+
+
 def test_a_state_comes_back_and_replaces_the_older(tmp_path: Path) -> None:
     for step in (3, 12):
         checkpoint.save_state(tmp_path, State(step, {"a": torch.full((2, 3), step)}, {"best": {"iou": 0.5}}))

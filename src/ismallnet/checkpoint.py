@@ -102,8 +102,9 @@ def load_model(folder: str | Path) -> tuple[nn.Module, Saved]:
 
     Raises:
         FileNotFoundError: the folder has no `config.json` or no `model.safetensors`.
-        ValueError: the weights are not those of the model that the folder names.
+        ValueError: a damaged file, or weights that are not those of the model that the folder names.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     from ismallnet.models import create_model
@@ -112,10 +113,17 @@ def load_model(folder: str | Path) -> tuple[nn.Module, Saved]:
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"no {name} in {folder}; a model folder has {CONFIG} and {WEIGHTS}")
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    saved = Saved(config.pop("model"), config.pop("options"), config)
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        saved = Saved(config.pop("model"), config.pop("options"), config)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        what = "is no JSON object with 'model' and 'options'"
+        raise ValueError(f"{folder / CONFIG} {what}: {error}") from error
     model = create_model(saved.name, **saved.options)
-    stored = load_file(folder / WEIGHTS)
+    try:
+        stored = load_file(folder / WEIGHTS)
+    except SafetensorError as error:
+        raise ValueError(f"{folder / WEIGHTS} is truncated or no safetensors file: {error}") from error
     tensors = {key: t.float() if t.is_floating_point() else t for key, t in stored.items()}
     try:
         model.load_state_dict(tensors)
