@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ismallnet.history import History, plot, read
 
@@ -36,6 +38,21 @@ def test_an_inactive_history_writes_nothing(tmp_path: Path) -> None:
     history.add({"step": 1})
     history.close()
     assert not list(tmp_path.iterdir())
+
+
+def test_tensorboard_has_every_value_and_the_pictures(tmp_path: Path) -> None:
+    history = History(tmp_path, COLUMNS, step=0)
+    for step in (5, 10):
+        history.add({"step": step, "loss": step / 4, "val_iou": 0.5})
+    history.picture("crop", 10, [np.zeros((6, 8), np.float32), np.ones((6, 8), np.float32)])
+    history.close()
+    board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert {tag: [(e.step, e.value) for e in board.Scalars(tag)] for tag in board.Tags()["scalars"]} == {
+        "loss": [(5, 1.25), (10, 2.5)],
+        "val_iou": [(5, 0.5), (10, 0.5)],
+    }
+    (picture,) = board.Images("crop")
+    assert (picture.step, picture.height, picture.width) == (10, 6, 16)
 
 
 def test_curves_are_drawn_even_of_nothing(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -44,7 +46,9 @@ def test_a_run_leaves_what_it_promises(root: Path, tmp_path: Path) -> None:
     expected = {"recipe.yaml", "state-00000006", "last", "best", "history.csv", "curves.png", "tensorboard"}
     assert {path.name for path in run.iterdir()} == expected | {"result.json"}
     assert [told[:2] for told in seen] == [(step, 6) for step in range(1, 7)]
-    assert "IoU" in seen[-1][2]
+    assert re.search(r"loss \d\.\d+ · IoU \d\.\d+ · \d+ images/s · val \d\.\d+", seen[-1][2])
+    assert result.shares.keys() == {"batches", "validation", "saving"}
+    assert 0 < sum(result.shares.values()) < 1
     assert json.loads((run / "result.json").read_text()) == dataclasses.asdict(result)
     assert (result.step, result.finished) == (6, True)
     assert {"folder_iou", "folder_niou", "folder_pd", "folder_fa", "val_iou", "step"} == result.last.keys()
@@ -157,6 +161,33 @@ def test_stages_change_the_batches(root: Path, tmp_path: Path) -> None:
     assert result.finished
 
 
+@pytest.mark.parametrize(
+    ("part", "mistake", "message"),
+    [
+        ("data", {"root": "absent"}, "absent"),
+        ("model", {"options": {"withs": [8]}}, "did you mean 'widths'"),
+        ("loss", {"target": "bce+iuo"}, "unknown loss 'iuo'"),
+    ],
+)
+def test_a_mistake_in_the_recipe_leaves_no_folder_behind(
+    part: str, mistake: dict[str, object], message: str, root: Path, tmp_path: Path
+) -> None:
+    tree = config.to_dict(recipe(root))
+    tree[part] |= mistake
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        train(config.from_dict(tree), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_compiled_network_makes_the_steps_of_one_that_is_not(root: Path, tmp_path: Path) -> None:
+    for name, compiled in (("eager", False), ("compiled", True)):
+        train(recipe(root, steps=3, compile=compiled, optimizer={"name": "sgd"}), out=tmp_path / name)
+    eager, compiled = weights(tmp_path / "eager"), weights(tmp_path / "compiled")
+    assert eager.keys() == compiled.keys()
+    assert all(torch.allclose(eager[key], compiled[key], atol=1e-4) for key in eager)
+
+
 def test_a_loss_that_explodes_stops_the_run(root: Path, tmp_path: Path) -> None:
     settings = recipe(root, steps=50, optimizer={"name": "sgd", "lr": 1e30, "clip": 0})
     with pytest.raises(FloatingPointError, match=r"lower optimizer\.lr"):
@@ -175,25 +206,36 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 opened = []
 sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
+from ismallnet import config
 from tiny import recipe
 from ismallnet.train import train
-train(recipe(Path(sys.argv[1]), fold=0), out=sys.argv[2])
-root = str(Path(sys.argv[1]))
-print("\\n".join(path for path in opened if path.startswith(root)))
+root = Path(sys.argv[1])
+for name in ("folder", "NUDT-SIRST"):
+    tree = config.to_dict(recipe(root / name, steps=2, fold=0))
+    tree["data"]["sets"][0]["name"] = name
+    train(config.from_dict(tree), out=f"{sys.argv[2]}-{name}")
+print("\\n".join(path for path in opened if path.startswith(str(root))))
 """
 
 
 def test_training_opens_no_test_list_and_no_test_image(tmp_path: Path) -> None:
     # cv2 opens images by itself, unseen by the hook: they are made unreadable, so touching one would fail
-    spoilt = write_images(tmp_path / "mine")
+    root = tmp_path / "data"
+    spoilt = write_images(root / "folder")
     for name in (spoilt / "test.txt").read_text().split():
         (spoilt / "images" / f"{name}.png").write_bytes(b"")
-    command = [sys.executable, "-c", WATCH, str(spoilt), str(tmp_path / "run"), str(Path(__file__).parent)]
+    published = shutil.copytree(spoilt, root / "NUDT-SIRST")
+    (published / "50_50").mkdir()
+    for name in ("train.txt", "test.txt"):
+        (published / name).rename(published / "50_50" / name)
+    command = [sys.executable, "-c", WATCH, str(root), str(tmp_path / "run"), str(Path(__file__).parent)]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
-    opened = {Path(line).name for line in ran.stdout.splitlines() if line.startswith(str(spoilt))}
-    assert "train.txt" in opened
-    assert "test.txt" not in opened
+    opened = {str(Path(line).relative_to(root)) for line in ran.stdout.splitlines() if line}
+    assert {path for path in opened if path.endswith(".txt")} == {
+        "folder/train.txt",
+        "NUDT-SIRST/50_50/train.txt",
+    }
 
 
 def test_real_data_trains_and_is_judged(data_root: Path, tmp_path: Path) -> None:

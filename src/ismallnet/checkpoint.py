@@ -163,6 +163,13 @@ def load_state(run: str | Path) -> State | None:
     return State(info.pop("step"), load_file(folders[-1] / _TENSORS), info)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a file, or replace it: killed at any moment, the old or the new one is there, whole."""
+    partial = path.with_name(f"{_UNFINISHED}{path.name}")
+    partial.write_text(text, encoding="utf-8")
+    _publish(partial, path)
+
+
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     from safetensors.torch import save
 
@@ -172,9 +179,7 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    partial = path.with_name(f"{_UNFINISHED}{path.name}")
-    partial.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    _publish(partial, path)
+    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
 
 def _publish(partial: Path, path: Path) -> None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from ismallnet import checkpoint
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
@@ -39,9 +41,7 @@ class History:
 
         self.columns = list(columns)
         kept = _rows_up_to(run / CSV, step) if (run / CSV).exists() else []
-        partial = run / f".unfinished-{CSV}"
-        partial.write_text("".join([",".join(self.columns), "\n", *kept]), encoding="utf-8")
-        partial.replace(run / CSV)
+        checkpoint.write_text(run / CSV, "".join([",".join(self.columns), "\n", *kept]))
         purge = step + 1 if step else None
         self.board = SummaryWriter(str(run / TENSORBOARD), purge_step=purge)
 

@@ -76,7 +76,7 @@ def train(recipe: Recipe, *, out: str | Path, resume: bool = False, advance: Adv
 
     Args:
         recipe: What to do.
-        out: Folder of the run; made.
+        out: Folder of the run; made once the data and all that the recipe names were found.
         resume: Go on with the run that is there, from its last state; start where there is none.
         advance: Called after every step, on the first process.
 
@@ -92,8 +92,7 @@ def train(recipe: Recipe, *, out: str | Path, resume: bool = False, advance: Adv
         _keep_memory()
     out = Path(out)
     if fabric.is_global_zero:
-        _open(out, recipe, resume=resume)
-    fabric.barrier()
+        _check_out(out, recipe, resume=resume)
     trainer = _Trainer(recipe, fabric, out)
     try:
         finished = trainer.run(advance)
@@ -109,7 +108,7 @@ def train(recipe: Recipe, *, out: str | Path, resume: bool = False, advance: Adv
         best=trainer.best,
     )
     if fabric.is_global_zero:
-        (out / RESULT).write_text(json.dumps(dataclasses.asdict(result), indent=2) + "\n", encoding="utf-8")
+        checkpoint.write_text(out / RESULT, json.dumps(dataclasses.asdict(result), indent=2) + "\n")
     return result
 
 
@@ -135,6 +134,10 @@ class _Trainer:
         self.last: dict[str, float] = {}
         self.best: dict[str, float] = {}
         self.spent = dict.fromkeys(("batches", "validation", "saving"), 0.0)
+        if fabric.is_global_zero:
+            out.mkdir(parents=True, exist_ok=True)
+            checkpoint.write_text(out / RECIPE, config.to_yaml(recipe))
+        fabric.barrier()
         self._resume(optimizer)
         if recipe.training.compile:
             self.network.compile()
@@ -147,9 +150,13 @@ class _Trainer:
         training, text = self.recipe.training, ""
         began = saved = time.perf_counter()
         earlier = self.minutes
+
+        def tick() -> None:
+            self.minutes = earlier + (time.perf_counter() - began) / 60
+
         while self.step < self.table.steps:
             self._make_step()
-            self.minutes = earlier + (time.perf_counter() - began) / 60
+            tick()
             done = self.step == self.table.steps
             stop = False
             if done or self.step % training.log_every == 0:
@@ -157,9 +164,11 @@ class _Trainer:
                 stop = self._is_time_up(self.minutes - earlier)
             if self.judges and (done or self.step % training.validate_every == 0):
                 self._validate()
+                tick()
             idle = time.perf_counter() - saved
             if done or stop or self.step % training.save_every == 0 or idle > 60 * training.save_minutes:
                 self._save()
+                tick()
                 saved = time.perf_counter()
             if advance is not None and self.fabric.is_global_zero:
                 advance(self.step, self.table.steps, text)
@@ -377,8 +386,8 @@ def _check_share(batch: int, world_size: int) -> None:
         )
 
 
-def _open(out: Path, recipe: Recipe, *, resume: bool) -> None:
-    """Make the run's folder, or check that it is the one to go on with."""
+def _check_out(out: Path, recipe: Recipe, *, resume: bool) -> None:
+    """Refuse a folder that holds something, unless it is the run to go on with."""
     if out.exists() and any(out.iterdir()):
         if not resume:
             raise FileExistsError(
@@ -386,8 +395,6 @@ def _open(out: Path, recipe: Recipe, *, resume: bool) -> None:
             )
         if (out / RECIPE).exists():
             _check_same(config.load(out / RECIPE), recipe, out)
-    out.mkdir(parents=True, exist_ok=True)
-    config.dump(recipe, out / RECIPE)
 
 
 def _check_same(before: Recipe, now: Recipe, out: Path) -> None:

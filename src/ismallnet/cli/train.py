@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,12 +49,18 @@ def run(options: argparse.Namespace) -> int:
     if options.print_config:
         print(config.to_yaml(recipe), end="")
         return OK
+    import torch.distributed
+
     from ismallnet.train import train
 
     out = Path(options.out or f"runs/{path.stem}")
     with progress("training") as advance:
         result = train(recipe, out=out, resume=options.resume, advance=advance)
-    if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) != "0":
+    if (
+        torch.distributed.is_available()
+        and torch.distributed.is_initialized()
+        and torch.distributed.get_rank()
+    ):
         return OK  # the first process speaks for all
     rows = [(name, figures) for name, figures in (("last", result.last), ("best", result.best)) if figures]
     if rows:
