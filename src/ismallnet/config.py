@@ -36,6 +36,9 @@ class Model:
 
     name: str = "ismallnet-s"
     options: dict[str, _Value | list[_Value]] = field(default_factory=dict)
+    weights: str | None = None
+    """Weights to start from, of a network of the same name and options: a run's or a model's folder, or a name
+    with bundled weights. None: random ones."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -217,7 +217,7 @@ def load(name_or_folder: str | Path, *, device: str = "auto", threshold: float |
 
     if threshold is not None and not 0 <= threshold <= 1:
         raise ValueError(f"threshold {threshold} is outside [0, 1], the range of a network's score")
-    folder = _find_weights(name_or_folder)
+    folder = find_weights(name_or_folder)
     model, saved = load_model(folder)
     name = saved.name if folder.parent == WEIGHTS else f"{saved.name} ({folder})"
     rule = Fixed() if threshold is None else Fixed(threshold)
@@ -226,8 +226,8 @@ def load(name_or_folder: str | Path, *, device: str = "auto", threshold: float |
     return detector
 
 
-def _find_weights(name_or_folder: str | Path) -> Path:
-    """Return the model folder that a name or a folder stands for."""
+def find_weights(name_or_folder: str | Path) -> Path:
+    """Return the model folder that a name or a folder stands for; see `load` for both and the errors."""
     from ismallnet.models import MODELS
 
     name = str(name_or_folder)

@@ -30,6 +30,7 @@ import ismallnet
 from ismallnet import checkpoint, config, data, optim
 from ismallnet.data import augment
 from ismallnet.data.loader import Order, Pool, Timetable, seed_of
+from ismallnet.detector import find_weights
 from ismallnet.history import History, Tally
 from ismallnet.losses import LabelDecouplingLoss
 from ismallnet.models import create_model
@@ -346,10 +347,25 @@ def _network(recipe: Recipe, fabric: Fabric) -> nn.Module:
     """The network with its first weights, on the device."""
     torch.manual_seed(seed_of(recipe.training.seed, _INIT))
     network = create_model(recipe.model.name, **recipe.model.options)
+    if recipe.model.weights is not None:
+        _start_from(network, recipe.model.weights)
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     layout = torch.channels_last if recipe.training.channels_last else torch.contiguous_format
     return network.to(fabric.device, memory_format=layout)  # type: ignore[call-overload,no-any-return]
+
+
+def _start_from(network: nn.Module, weights: str) -> None:
+    """Give a network the weights of a model folder."""
+    folder = find_weights(weights)
+    other, saved = checkpoint.load_model(folder)
+    try:
+        network.load_state_dict(other.state_dict())
+    except RuntimeError as error:
+        raise ValueError(
+            f"model.weights: {folder} holds {saved.name} with options {dict(saved.options)}, which is another network "
+            f"than the recipe's; give it the same model.name and model.options"
+        ) from error
 
 
 def _fabric(training: config.Training) -> Fabric:
