@@ -49,6 +49,9 @@ def main() -> None:
     parser.add_argument(
         "--reports", type=Path, help="folder of report folders; without it no card is written"
     )
+    parser.add_argument(
+        "--before", default="", help="what the weights went through before this run, for the card"
+    )
     options = parser.parse_args()
     folder = WEIGHTS / options.name
     model, saved = checkpoint.load_model(options.run / "last")
@@ -68,7 +71,7 @@ def main() -> None:
                     f"{report['data']} {report['protocol']['name']} was measured on other weights"
                 )
         result = json.loads((options.run / "result.json").read_text("utf-8"))
-        text = card(options.name, dict(saved.metadata), result, reports, checksum)
+        text = card(options.name, dict(saved.metadata), result, reports, checksum, options.before)
         (folder / "README.md").write_text(text, encoding="utf-8")
         readme = README.read_text(encoding="utf-8")
         before, _, rest = readme.partition(BEGIN)
@@ -77,7 +80,12 @@ def main() -> None:
 
 
 def card(
-    name: str, metadata: dict[str, Any], result: dict[str, Any], reports: list[dict[str, Any]], checksum: str
+    name: str,
+    metadata: dict[str, Any],
+    result: dict[str, Any],
+    reports: list[dict[str, Any]],
+    checksum: str,
+    before: str,
 ) -> str:
     """Return the model card."""
     recipe = metadata["recipe"]
@@ -104,8 +112,8 @@ SHA-256 of `model.safetensors`: `{checksum}`. Parameters in half precision, batc
 |---|---|---|---|
 {lists}
 
-`ismallnet train recipes/fast-joint.yaml --data.root DATA --out RUN`: seed {recipe["training"]["seed"]},
-{result["step"]} steps, {result["minutes"]:.0f} minutes on 3 cores of an AMD EPYC (Zen 5, avx512_bf16) with
+{before} Then the recipe in `config.json` (`ismallnet train`): seed {recipe["training"]["seed"]}, {result["step"]}
+steps, {result["minutes"]:.0f} minutes on 3 cores of an AMD EPYC (Zen 5, avx512_bf16) with
 `OMP_WAIT_POLICY=ACTIVE`; the averaged weights of the last step, nothing selected. No test list was opened
 in training. One seed.
 

@@ -162,6 +162,24 @@ def test_a_frozen_stage_keeps_the_statistics_of_the_live_one_before_it(root: Pat
     assert not any(torch.equal(before[key], after[key]) for key in kernels)
 
 
+def test_a_run_starts_from_stored_weights(root: Path, tmp_path: Path) -> None:
+    train(recipe(root), out=tmp_path / "first")
+    one = recipe(root, steps=1, optimizer={"lr": 1e-12}, ema=0)
+    start = dataclasses.replace(one.model, weights=str(tmp_path / "first"))
+    train(dataclasses.replace(one, model=start), out=tmp_path / "second")
+    before, after = weights(tmp_path / "first"), weights(tmp_path / "second")
+    kernels = [key for key in before if key.endswith("conv1.weight")]
+    assert kernels
+    assert all(torch.allclose(before[key], after[key], atol=1e-9) for key in kernels)
+
+
+def test_stored_weights_of_another_network_are_refused(root: Path, tmp_path: Path) -> None:
+    train(recipe(root), out=tmp_path / "first")
+    model = config.Model(name="ismallnet-s", weights=str(tmp_path / "first"))
+    with pytest.raises(ValueError, match="another network"):
+        train(dataclasses.replace(recipe(root), model=model), out=tmp_path / "second")
+
+
 def test_stages_change_the_batches(root: Path, tmp_path: Path) -> None:
     stages = [{"sizes": [32], "batch": 4}, {"sizes": [16, 48], "batch": 2}]
     result = train(recipe(root, stages=stages, steps=8), out=tmp_path / "run")

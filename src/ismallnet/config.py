@@ -37,8 +37,8 @@ class Model:
     name: str = "ismallnet-s"
     options: dict[str, _Value | list[_Value]] = field(default_factory=dict)
     weights: str | None = None
-    """Weights to start from, of a network of the same name and options: a run's or a model's folder, or a name
-    with bundled weights. None: random ones."""
+    """Weights to start from, of a network of the same name and options: the folder of a run or a model, or a
+    name with bundled weights. None: random ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,9 +184,9 @@ class Stage:
     fraction: float = 1.0
     """Share of the run's steps; the stages' shares are divided by their sum."""
     batch_norm: Literal["live", "frozen"] = "live"
-    """`live`: normalise by the batch, and average its statistics. `frozen`: by the averages, as in use; they stay
-    as they are. Batches of crops around targets have other statistics than whole images, so weights that end
-    with `frozen` fit what they are used with."""
+    """`live`: normalise by the batch, and average its statistics. `frozen`: by the averages, as in use; they
+    stay as they are. Crops around targets have other statistics than whole images, so weights that end with
+    `frozen` fit what they are used with."""
 
     def __post_init__(self) -> None:
         sides_fit = bool(self.sizes) and min(self.sizes) >= 16

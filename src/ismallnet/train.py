@@ -363,8 +363,8 @@ def _start_from(network: nn.Module, weights: str) -> None:
         network.load_state_dict(other.state_dict())
     except RuntimeError as error:
         raise ValueError(
-            f"model.weights: {folder} holds {saved.name} with options {dict(saved.options)}, which is another network "
-            f"than the recipe's; give it the same model.name and model.options"
+            f"model.weights: {folder} holds {saved.name} with options {dict(saved.options)}, which is "
+            f"another network than the recipe's; give it the same model.name and model.options"
         ) from error
 
 
