@@ -112,8 +112,8 @@ SHA-256 of `model.safetensors`: `{checksum}`. Parameters in half precision, batc
 |---|---|---|---|
 {lists}
 
-{before} Then the recipe in `config.json` (`ismallnet train`): seed {recipe["training"]["seed"]}, {result["step"]}
-steps, {result["minutes"]:.0f} minutes on 3 cores of an AMD EPYC (Zen 5, avx512_bf16) with
+{before} Then the recipe in `config.json` (`ismallnet train`): seed {recipe["training"]["seed"]},
+{result["step"]} steps, {result["minutes"]:.0f} minutes on 3 cores of an AMD EPYC (Zen 5, avx512_bf16) with
 `OMP_WAIT_POLICY=ACTIVE`; the averaged weights of the last step, nothing selected. No test list was opened
 in training. One seed.
 

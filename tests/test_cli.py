@@ -209,7 +209,8 @@ def test_keys_on_the_command_line_go_before_the_file(
     assert values["labels"] == "ldf"
     assert values["training"]["compile"] is True
     assert values["model"]["options"] == NARROW | {"patch": 1}
-    assert values["training"]["stages"] == [{"sizes": [64], "batch": 32, "fraction": 1.0}]
+    stage = {"sizes": [64], "batch": 32, "fraction": 1.0, "batch_norm": "live"}
+    assert values["training"]["stages"] == [stage]
     assert values["training"]["steps"] == 3
 
 
