@@ -62,6 +62,36 @@ def test_the_paper_recipes_have_the_official_settings(name: str, data: str) -> N
 
 
 @pytest.mark.parametrize(
+    ("name", "lr", "decay", "batch", "epochs"),
+    # systems.md, sections 9 to 11: the settings read in the official codes
+    [
+        ("acm", 0.05, 1e-4, 8, 300),
+        ("alcnet", 0.1, 1e-4, 2, 300),
+        ("dnanet", 0.05, 0, 16, 1500),
+    ],
+)
+def test_the_competitors_recipes_have_their_official_settings(
+    name: str, lr: float, decay: float, batch: int, epochs: int
+) -> None:
+    recipe = config.load(next(path for path in RECIPES if path.stem == f"{name}-nuaa"))
+    assert recipe.model == config.Model(name=name, options={"in_channels": 3})
+    assert recipe.data == config.Data(sets=(config.TrainSet(name="NUAA-SIRST"),))
+    assert (recipe.loss.target, recipe.loss.per_sample, recipe.loss.smooth) == ("iou", False, 1)
+    optimizer = recipe.optimizer
+    assert (optimizer.name, optimizer.lr, optimizer.weight_decay, optimizer.clip) == ("adagrad", lr, decay, 0)
+    assert recipe.schedule == config.Schedule(name="constant", warmup=0)
+    assert [stage.batch for stage in recipe.training.stages] == [batch]
+    assert (recipe.training.epochs, recipe.training.precision, recipe.training.ema) == (epochs, "float32", 0)
+    augment = recipe.augment
+    assert (augment.scale, augment.aspect, augment.rotation, augment.blur) == (2, 1, 0, 0.5)
+
+
+def test_dnanets_four_heads_count_alike() -> None:
+    loss = config.load(next(path for path in RECIPES if path.stem == "dnanet-nuaa")).loss
+    assert loss.auxiliary_weight == 3  # of the mean over three heads, beside the target's own
+
+
+@pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"optimiser": {}}, "unknown key 'optimiser'; .*did you mean 'optimizer'"),

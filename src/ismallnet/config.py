@@ -134,12 +134,13 @@ class Loss:
 class Optimizer:
     """How gradients become steps."""
 
-    name: Literal["sgd", "adamw", "muon"] = "adamw"
-    """`sgd` has Nesterov momentum. `muon` orthogonalises the convolutions' steps, AdamW does the rest."""
+    name: Literal["sgd", "adagrad", "adamw", "muon"] = "adamw"
+    """`sgd` has Nesterov momentum. `adagrad` divides by the root of all squared gradients so far. `muon`
+    orthogonalises the convolutions' steps, AdamW does the rest."""
     lr: float = 2e-3
     """Peak learning rate."""
     weight_decay: float = 0.05
-    """`sgd`: on every parameter, as the official code; the others: not on norms and biases."""
+    """`sgd`, `adagrad`: on every parameter, as the official codes; the others: not on norms and biases."""
     momentum: float = 0.9
     """`sgd` and `muon`: of the velocity. `adamw`: its first beta."""
     beta2: float = 0.99

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import SGD, Adagrad, AdamW, Optimizer
 
 if TYPE_CHECKING:
     from ismallnet import config
@@ -79,13 +79,15 @@ def orthogonalised(matrix: Tensor) -> Tensor:
 def make_optimizer(model: nn.Module, config: config.Optimizer) -> Optimizer:
     """The optimiser of a recipe for a model's parameters.
 
-    `sgd` decays every parameter, as the official code does; `adamw` and `muon` spare those of fewer than two
-    dimensions: norms and biases.
+    `sgd` and `adagrad` decay every parameter, as the official codes do; `adamw` and `muon` spare those of
+    fewer than two dimensions: norms and biases.
     """
     weights = [p for p in model.parameters() if p.requires_grad]
     if config.name == "sgd":
         nesterov = config.momentum > 0
         return SGD(weights, config.lr, config.momentum, weight_decay=config.weight_decay, nesterov=nesterov)
+    if config.name == "adagrad":
+        return Adagrad(weights, config.lr, weight_decay=config.weight_decay)
     matrices = [p for p in weights if p.ndim >= 2]
     vectors = [p for p in weights if p.ndim < 2]
     if config.name == "adamw":

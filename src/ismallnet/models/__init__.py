@@ -10,6 +10,9 @@ from typing import Any
 
 from torch import nn
 
+from ismallnet.models.acm import ACMNet
+from ismallnet.models.alcnet import ALCNet
+from ismallnet.models.dnanet import DNANet
 from ismallnet.models.ismallnet import ISmallNet
 
 
@@ -56,6 +59,9 @@ MODELS: dict[str, Entry] = {
     ),
     "ismallnet-paper": Entry(ISmallNet, "the paper's text read literally", _PAPER, _TEXT),
     "ismallnet-s": Entry(ISmallNet, "our compact network", "recipes/fast-joint.yaml", _COMPACT),
+    "acm": Entry(ACMNet, "asymmetric contextual modulation in a U-Net, Dai 2021", "recipes/acm-nuaa.yaml"),
+    "alcnet": Entry(ALCNet, "attentional local contrast, Dai 2021", "recipes/alcnet-nuaa.yaml"),
+    "dnanet": Entry(DNANet, "dense nested attention, Li 2022", "recipes/dnanet-nuaa.yaml"),
 }
 
 
