@@ -36,7 +36,8 @@ except ValueError as error:
 
 def settings(root: Path, loss: str, *, steps: int = STEPS) -> Recipe:
     """Frozen statistics, since two halves of a batch have others than the whole."""
-    one = recipe(root, steps=steps, batch_norm="frozen", fold=0, optimizer={"name": "sgd", "lr": 0.05})
+    stages = [{"sizes": [32], "batch": 4, "batch_norm": "frozen"}]
+    one = recipe(root, steps=steps, stages=stages, fold=0, optimizer={"name": "sgd", "lr": 0.05})
     return dataclasses.replace(one, loss=Loss(per_sample=loss == "sample"))
 
 

@@ -149,12 +149,21 @@ def test_a_finished_run_resumed_is_left_as_it_is(root: Path, tmp_path: Path) -> 
     assert same(weights(tmp_path / "run"), before)
 
 
-def test_frozen_statistics_stay_as_they_were(root: Path, tmp_path: Path) -> None:
-    train(recipe(root, batch_norm="frozen", ema=0), out=tmp_path / "run")
-    stored = weights(tmp_path / "run")
-    means = [value for key, value in stored.items() if key.endswith("running_mean")]
+def test_a_frozen_stage_keeps_the_statistics_of_the_live_one_before_it(root: Path, tmp_path: Path) -> None:
+    live = {"sizes": [32], "batch": 4}
+    stages = [live, {**live, "batch_norm": "frozen"}]
+    settings = {"stages": stages, "steps": 4, "ema": 0}
+    first = train(recipe(root, max_minutes=1e-9, **settings), out=tmp_path / "run").step
+    assert first == 1
+    train(recipe(root, max_minutes=1e-9, **settings), out=tmp_path / "run", resume=True)
+    before = weights(tmp_path / "run")
+    assert train(recipe(root, **settings), out=tmp_path / "run", resume=True).step == 4
+    after = weights(tmp_path / "run")
+    means = [key for key in before if key.endswith("running_mean")]
     assert means
-    assert all((value == 0).all() for value in means)
+    assert all((before[key] != 0).any() and torch.equal(before[key], after[key]) for key in means)
+    kernels = [key for key in before if key.endswith("conv1.weight")]
+    assert not any(torch.equal(before[key], after[key]) for key in kernels)
 
 
 def test_stages_change_the_batches(root: Path, tmp_path: Path) -> None:

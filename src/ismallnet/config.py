@@ -181,6 +181,10 @@ class Stage:
     """Images a step, over all devices together."""
     fraction: float = 1.0
     """Share of the run's steps; the stages' shares are divided by their sum."""
+    batch_norm: Literal["live", "frozen"] = "live"
+    """`live`: normalise by the batch, and average its statistics. `frozen`: by the averages, as in use; they stay
+    as they are. Batches of crops around targets have other statistics than whole images, so weights that end
+    with `frozen` fit what they are used with."""
 
     def __post_init__(self) -> None:
         sides_fit = bool(self.sizes) and min(self.sizes) >= 16
@@ -202,8 +206,6 @@ class Training:
     channels_last: bool = True
     compile: bool = False
     """`torch.compile`: about a minute to start, then faster steps."""
-    batch_norm: Literal["live", "frozen"] = "live"
-    """`frozen`: normalise by the stored statistics, as in evaluation."""
     ema: float = 0.998
     """Decay of the average of weights and batch statistics that becomes the result; 0: the last weights."""
     validate_every: int = 500

@@ -185,7 +185,7 @@ class _Trainer:
         with self._clock("batches"):
             batch = self._batch()
         torch.manual_seed(seed_of(recipe.training.seed, _LAYERS, self.step, self.fabric.global_rank))
-        self._set_mode()
+        self._set_mode(table.at(self.step)[0].batch_norm)
         logits = self.model(batch.image)
         loss = self.criterion(logits, batch.target, batch.interior, batch.boundary)
         optimizer.zero_grad()
@@ -211,9 +211,9 @@ class _Trainer:
         soft = recipe.augment.soft_mask or recipe.augment.mode == "paper"
         return augment.cut(self.pool, plan, size, soft_mask=soft)
 
-    def _set_mode(self) -> None:
+    def _set_mode(self, batch_norm: str) -> None:
         self.network.train()
-        if self.recipe.training.batch_norm == "frozen":
+        if batch_norm == "frozen":
             for module in self.network.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()

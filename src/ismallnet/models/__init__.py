@@ -34,7 +34,7 @@ _COMPACT: dict[str, Any] = {
     "share": "decoder",
     "patch": 2,
     "detail": 16,
-    "widths": (32, 32, 64, 96, 128),
+    "widths": (32, 48, 96, 128, 128),
     "depths": (1, 1, 1, 1, 1),
     "decoder_depths": (1, 1, 1, 1),
     "wiring": "unet",
