@@ -24,12 +24,35 @@ WIDTHS = (16, 32, 64, 128, 256)
 DEPTHS = {"resnet10": (1, 1, 1, 1, 1), "resnet18": (1, 2, 2, 2, 2), "resnet34": (1, 3, 4, 6, 3)}
 """Blocks of each level, in the encoder and in the nodes alike, finest first."""
 
+OFFICIAL_BLOCK = (
+    (r"\.norm([12])\.", r".bn\1."),
+    (r"\.channel\.squeeze\.", ".ca.fc1."),
+    (r"\.channel\.excite\.", ".ca.fc2."),
+    (r"\.spatial\.conv\.", ".sa.conv1."),
+)
+"""Within a residual block: a pattern of our names, and what DNANet's and iSmallNet's codes have instead."""
+OFFICIAL_NAMES = (
+    (r"^encoder\.levels\.(\d)", r"conv\1_0"),
+    (r"^decoder\.nodes\.", "conv"),
+    (r"^fuse\.project\.(\d)", r"conv0_\1_1x1"),
+    (r"^fuse\.block", "conv0_4_final.0"),
+    (r"^auxiliary\.0", "final1"),
+    (r"^auxiliary\.1", "final2"),
+    (r"^auxiliary\.2", "final3"),
+    (r"^head", "final4"),
+    *OFFICIAL_BLOCK,
+)
+"""From our names of the tensors to the official code's, one substitution after another; where ``deep``."""
+OFFICIAL_NAMES_SINGLE = (*OFFICIAL_NAMES, (r"^final4", "final"))
+"""Likewise, where not."""
+
 
 class DNANet(Network):
     """The nested decoder, its last diagonal fused, and a 1×1 head on every node of the finest level.
 
     Args:
         backbone: ``resnet10``, ``resnet18`` or ``resnet34``: the depths, see ``DEPTHS``.
+        deep: Also predict from X[0, 1], X[0, 2] and X[0, 3], as ``Logits.auxiliary`` (training only).
         in_channels: 1 for grey; 3 for the official layout, to which a grey image is expanded.
         mean: Of the input by channel, in [0, 1]; None: the train lists' (grey) or ImageNet's.
         std: Likewise.
@@ -44,6 +67,7 @@ class DNANet(Network):
         self,
         *,
         backbone: Literal["resnet10", "resnet18", "resnet34"] = "resnet18",
+        deep: bool = True,
         in_channels: int = 1,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
@@ -56,14 +80,14 @@ class DNANet(Network):
         self.fuse = LevelFusion(
             WIDTHS, WIDTHS[0], block, project_finest=False, align_corners=True, coarsest_first=True
         )
-        self.auxiliary = nn.ModuleList(nn.Conv2d(WIDTHS[0], 1, 1) for _ in WIDTHS[2:])
+        self.auxiliary = nn.ModuleList(nn.Conv2d(WIDTHS[0], 1, 1) for _ in WIDTHS[2:] if deep)
         self.head = nn.Conv2d(WIDTHS[0], 1, 1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
                 nn.init.xavier_normal_(module.weight)  # as official; biases as PyTorch makes them
 
     def forward(self, image: Tensor) -> Logits:
-        """Predict the target; in training also from X[0, 1], X[0, 2] and X[0, 3], as ``Logits.auxiliary``.
+        """Predict the target; in training, where ``deep``, also from X[0, 1], X[0, 2] and X[0, 3].
 
         Args:
             image: (B, 1, H, W) in [0, 1], grey; with ``in_channels=3`` also (B, 3, H, W). Any H, W.

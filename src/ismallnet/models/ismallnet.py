@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ismallnet.models.dnanet import OFFICIAL_BLOCK
 from ismallnet.models.encoder import RESNET18_DEPTHS, Encoder, ResNet18
 from ismallnet.models.layers import (
     Constants,
@@ -54,6 +55,26 @@ OFFICIAL: Constants = (
     (56.77 / 255, 55.97 / 255, 57.50 / 255),
 )
 """The official code's three-channel constants (those of the DUTS saliency data set)."""
+OFFICIAL_NAMES = (
+    (r"^encoders\.0\.levels\.(\d)", r"bbkbone.conv\1_0"),
+    (r"^encoders\.1\.levels\.(\d)", r"dbkbone.conv\1_0"),
+    (r"^decoders\.0\.nodes\.", "decoderb1.conv"),
+    (r"^decoders\.1\.nodes\.", "decoderd1.conv"),
+    (r"^finals\.0\.project\.(\d)", r"decoderb2.conv0_\1_1x1"),
+    (r"^finals\.1\.project\.(\d)", r"decoderd2.conv0_\1_1x1"),
+    (r"^finals\.0\.block", "decoderb2.conv0_4_final.0"),
+    (r"^finals\.1\.block", "decoderd2.conv0_4_final.0"),
+    (r"^fuse\.project\.(\d)", r"decoder3.conv\1_1x1"),  # conv0_1x1 is the one that is never used
+    (r"^fuse\.block", "decoder3.conv_final.0"),
+    (r"^heads\.interior\.predict", "linearb"),
+    (r"^heads\.boundary\.predict", "lineard"),
+    (r"^heads\.target\.body", "linear"),
+    (r"^heads\.target\.predict", "linear.3"),
+    *OFFICIAL_BLOCK,
+)
+"""From our names of the tensors, where ``official``, to that code's, one substitution after another."""
+OFFICIAL_REVERSED = r"^(finals\.\d|fuse)\.block\.(conv1|shortcut\.0)\.weight$"
+"""Our names of the convolutions that read all levels at once: coarsest first in the official code."""
 
 
 class Head(nn.Module):
