@@ -52,7 +52,7 @@ def test_the_paper_recipes_have_the_official_settings(name: str, data: str) -> N
     # BCE + soft IoU on all three heads, a plain sum, per sample, smooth 1
     assert recipe.loss == config.Loss(target="bce+iou", streams="bce+iou", per_sample=True, smooth=1.0)
     assert recipe.loss.interior_weight == recipe.loss.boundary_weight == 1
-    assert (recipe.training.ema, recipe.training.batch_norm) == (0, "live")
+    assert recipe.training.ema == 0
     assert (recipe.optimizer.name, recipe.optimizer.momentum, recipe.optimizer.weight_decay) == (
         "sgd", 0.9, 5e-4,
     )  # fmt: skip
@@ -91,6 +91,29 @@ def test_dnanets_four_heads_count_alike() -> None:
     assert loss.auxiliary_weight == 3  # of the mean over three heads, beside the target's own
 
 
+def test_mdvsfas_recipe_has_the_settings_of_the_pytorch_release() -> None:
+    # systems.md, section 8
+    recipe = config.load(next(path for path in RECIPES if path.stem == "mdvsfa-nuaa"))
+    objective, optimizer = recipe.objective, recipe.optimizer
+    assert (objective.name, objective.lambda1, objective.lambda2) == ("adversarial", 100, 10)
+    assert (objective.fit, objective.adversarial, objective.consistency) == (100, 10, 1)
+    assert (optimizer.name, optimizer.lr, optimizer.momentum, optimizer.weight_decay) == (
+        "adamw",
+        1e-4,
+        0.5,
+        0,
+    )
+    assert optimizer.lr * objective.discriminator_lr == pytest.approx(1e-5)
+    assert recipe.training.stages == (Stage(sizes=(128,), batch=20),)
+    assert recipe.training.steps == 30 * 10_000 // 20
+
+
+def test_the_objective_is_supervised_unless_said() -> None:
+    named = {path.stem: config.load(path).objective.name for path in RECIPES}
+    others = {"mdvsfa-nuaa": "adversarial", "tbcnet-nuaa": "two-stage"}
+    assert named == dict.fromkeys(named, "supervised") | others
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -106,6 +129,10 @@ def test_dnanets_four_heads_count_alike() -> None:
         ({"augment": {"scale": 0.5}}, "augment.scale: got 0.5, accepted is a number of at least 1"),
         ({"data": {"sets": [{}]}}, r"data.sets.*{}"),
         ({"data": {"fold": 5}}, "data.fold: got 5, accepted is null or 0 to 4"),
+        ({"objective": {"name": "adversary"}}, "objective.*adversarial.*adversary"),
+        ({"objective": {"lambda1": -1}}, "objective.lambda1: got -1.0, accepted is a number of at least 0"),
+        ({"objective": {"first_stage": 1}}, "objective.first_stage: got 1.0, accepted is a fraction"),
+        ({"objective": {"classifier_lr": 0}}, "objective.classifier_lr: got 0.0, accepted is a positive"),
         ({"training": {"stages": []}}, "training.stages"),
         ({"training": {"stages": [{"sizes": [8]}]}}, "sides of at least 16"),
         ({"training": {"steps": 5, "epochs": 5}}, "both steps and epochs"),

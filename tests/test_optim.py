@@ -27,6 +27,7 @@ def test_the_triangle_is_the_official_schedule() -> None:
         ("cosine", {0: 1 / 11, 9: 10 / 11, 10: 1.0, 55: 0.5, 99: 0.000305}),
         ("linear", {0: 1 / 11, 10: 1.0, 55: 0.5, 99: 1 / 90}),
         ("constant", {0: 1 / 11, 10: 1.0, 99: 1.0}),
+        ("thirds", {0: 1 / 11, 10: 1.0, 33: 1.0, 34: 0.2, 66: 0.2, 67: 0.04, 99: 0.04}),
     ],
 )
 def test_the_rate_rises_then_falls(name: str, expected: dict[int, float]) -> None:

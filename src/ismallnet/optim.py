@@ -141,6 +141,8 @@ def rate(schedule: config.Schedule, step: int, steps: int, *, epoch: int = 0, ep
     warmup = round(schedule.warmup * steps)
     if step < warmup:
         return (step + 1) / (warmup + 1)
+    if schedule.name == "thirds":
+        return float(0.2 ** (3 * step // steps))
     done = (step - warmup) / max(steps - warmup, 1)
     if schedule.name == "cosine":
         return (1 + math.cos(math.pi * done)) / 2
