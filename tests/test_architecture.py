@@ -20,12 +20,12 @@ MODULES = {
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("train", "detect"),
+    ("train", "detect", "calibrate", "convert"),
     ("evaluate", "optim", "history"),
     ("detector",),
     ("checkpoint",),
     ("config",),
-    ("models", "metrics", "data", "losses", "draw"),
+    ("models", "filters", "metrics", "data", "losses", "draw"),
     ("labels",),
     ("targets",),
     ("media",),
@@ -36,6 +36,7 @@ LAYER = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}
 TORCH_FREE = (
     "ismallnet", "ismallnet.cli", "ismallnet.config", "ismallnet.data", "ismallnet.detect",
     "ismallnet.detector", "ismallnet.draw", "ismallnet.evaluate", "ismallnet.checkpoint",
+    "ismallnet.calibrate", "ismallnet.filters",
     "ismallnet.labels", "ismallnet.media", "ismallnet.metrics", "ismallnet.targets", "ismallnet.types",
 )  # fmt: skip
 HELP_CPU_S = 0.5

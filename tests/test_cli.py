@@ -99,7 +99,8 @@ def trained(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_names_every_verb(run: Callable[..., Ended]) -> None:
     status, out, _ = run("--help")
     assert status == 0
-    assert all(verb in out for verb in ("detect", "train", "evaluate", "labels", "list", "data"))
+    verbs = ("detect", "train", "evaluate", "calibrate", "labels", "list", "data")
+    assert all(verb in out for verb in verbs)
 
 
 def test_help_is_instant_since_it_loads_nothing_heavy() -> None:
@@ -166,6 +167,14 @@ def test_list_shows_every_model_its_parameters_and_weights(run: Callable[..., En
     assert all(name in out for name in list_models())
     assert "9,687,821" in out  # systems.md, section 12: one input channel
     assert "recipes/fast-joint.yaml" in out
+
+
+def test_list_shows_every_filter_which_needs_no_weights(run: Callable[..., Ended]) -> None:
+    from ismallnet.filters import list_filters
+
+    lines = [line.split() for line in run("list")[1].splitlines()]
+    rows = {words[0]: words[1:5] for words in lines if words}
+    assert [rows[name] for name in list_filters()] == [["-", "none", "needed", "-"]] * 6
 
 
 # --- train --------------------------------------------------------------------------------------------
@@ -325,6 +334,33 @@ def test_model_without_weights_is_refused_with_the_command_that_trains_it(
     assert "ismallnet train recipes/" in err
 
 
+def test_filter_detects_by_its_bundled_k_or_by_the_one_given(
+    run: Callable[..., Ended], scenes: Path, tmp_path: Path
+) -> None:
+    from ismallnet.filters import bundled_k
+
+    decisions = {}
+    for k in (None, 5.5):
+        out = tmp_path / f"found-{k}"
+        given = () if k is None else ("--k", k)
+        status, text, _ = run("detect", scenes / "images", "--model", "top-hat", "--out", out, *given)
+        assert status == 0
+        assert "in 8 images by top-hat" in text
+        decisions[k] = json.loads((out / "detections.json").read_text())["decision"]
+    assert decisions == {None: f"Statistical(k={bundled_k('top-hat')})", 5.5: "Statistical(k=5.5)"}
+
+
+def test_threshold_of_a_filter_and_k_of_a_network_are_refused(
+    run: Callable[..., Ended], scenes: Path, trained: Path
+) -> None:
+    status, _, err = run("detect", scenes / "images", "--model", "top-hat", "--threshold", "0.5")
+    assert (status, "give k (--k)" in err) == (2, True)
+    status, _, err = run("detect", scenes / "images", "--model", trained, "--k", "5")
+    assert (status, "give a threshold (--threshold)" in err) == (2, True)
+    status, _, err = run("detect", scenes / "images", "--model", "top-hat", "--k", "5", "--calibration", "x")
+    assert (status, "not allowed with argument --k" in err) == (2, True)
+
+
 # --- evaluate -----------------------------------------------------------------------------------------
 
 
@@ -367,6 +403,75 @@ def test_unknown_protocol_is_refused_with_the_choices(
     status, _, err = run("evaluate", trained, "--data", "folder", "--root", scenes, "--protocol", "dna")
     assert status == 2
     assert "standard, ismallnet, dnanet, basicirstd, acm" in err
+
+
+def test_filter_is_evaluated_with_curves_strata_and_what_it_does_to_clutter(
+    run: Callable[..., Ended], scenes: Path, tmp_path: Path
+) -> None:
+    arguments = ("evaluate", "top-hat", "--data", "folder", "--root", scenes, "--split", "train", "--k", "5")
+    status, text, _ = run(*arguments, "--bootstrap", "20", "--curves", "--out", tmp_path / "report")
+    assert status == 0
+    assert all(row in text for row in ("SCR gain", "background suppression", "FROC area", "pixel recall"))
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert report["rule"] == "score > mean + 5 std of the image's own response"
+    assert report["rates"]["scr_gain"]["value"] > 0
+    assert report["curve_areas"]["roc"] > 0.9
+
+
+# --- calibrate ----------------------------------------------------------------------------------------
+
+
+def test_calibration_is_shown_stored_and_used(
+    run: Callable[..., Ended], scenes: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "chosen"
+    status, text, _ = run("calibrate", "top-hat", "--data", "folder", "--root", scenes, "--out", out)
+    assert status == 0
+    stored = json.loads((out / "calibration.json").read_text())
+    assert f"k = {stored['value']:g}, by iou" in text
+    assert {path.name for path in out.iterdir()} == {"calibration.json", "sweep.csv", "sweep.png"}
+    evaluated = ("--data", "folder", "--root", scenes, "--split", "train", "--calibration", out)
+    report = run("evaluate", "top-hat", *evaluated, "--bootstrap", "0", "--out", tmp_path / "report")
+    assert report[0] == 0
+    rates = json.loads((tmp_path / "report" / "report.json").read_text())["rates"]
+    assert rates["iou"]["value"] == stored["rates"]["iou"]
+    image = scenes / "images" / "0.png"
+    assert run("detect", image, "--model", "top-hat", "--calibration", out / "calibration.json")[0] == 0
+    status, _, err = run("detect", image, "--model", "lcm", "--calibration", out, "--out", tmp_path / "other")
+    assert (status, "is for top-hat" in err) == (2, True)
+    assert run("calibrate", "top-hat", "--data", "folder", "--root", scenes, "--out", out)[0] == 2  # kept
+
+
+def test_network_is_calibrated_by_its_threshold(
+    run: Callable[..., Ended], scenes: Path, trained: Path
+) -> None:
+    arguments = ("calibrate", trained, "--data", "folder", "--root", scenes)
+    assert run(*arguments, "--criterion", "f1")[0] == 0
+    stored = json.loads(Path("calibration/calibration.json").read_text())
+    assert (stored["variable"], stored["criterion"]) == ("threshold", "f1")
+    assert run("detect", scenes / "images", "--model", trained, "--calibration", "calibration")[0] == 0
+    found = json.loads(Path("detections/detections.json").read_text())
+    assert found["decision"] == f"Fixed(value={stored['value']})"
+    assert found["weights_sha256"] == stored["weights_sha256"]
+
+
+def test_budget_of_false_alarms_is_met_and_stands_for_the_criterion(
+    run: Callable[..., Ended], scenes: Path
+) -> None:
+    arguments = ("calibrate", "top-hat", "--data", "folder", "--root", scenes)
+    assert run(*arguments, "--fa", "10e-6")[0] == 0
+    stored = json.loads(Path("calibration/calibration.json").read_text())
+    assert stored["criterion"] == "fa <= 1e-05"
+    assert stored["rates"]["fa"] <= 1e-5
+    status, _, err = run(*arguments, "--fa", "10e-6", "--criterion", "f1", "--force")
+    assert (status, "not allowed with argument --fa" in err) == (2, True)
+
+
+def test_calibration_on_a_test_list_is_refused(run: Callable[..., Ended], scenes: Path) -> None:
+    arguments = ("calibrate", "top-hat", "--data", "folder", "--root", scenes)
+    status, _, err = run(*arguments, "--split", "test")
+    assert (status, "folder test is a test list" in err) == (2, True)
+    assert not Path("calibration").exists()
 
 
 # --- labels -------------------------------------------------------------------------------------------

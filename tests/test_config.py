@@ -62,6 +62,59 @@ def test_the_paper_recipes_have_the_official_settings(name: str, data: str) -> N
 
 
 @pytest.mark.parametrize(
+    ("name", "lr", "decay", "batch", "epochs"),
+    # systems.md, sections 9 to 11: the settings read in the official codes
+    [
+        ("acm", 0.05, 1e-4, 8, 300),
+        ("alcnet", 0.1, 1e-4, 2, 300),
+        ("dnanet", 0.05, 0, 16, 1500),
+    ],
+)
+def test_the_competitors_recipes_have_their_official_settings(
+    name: str, lr: float, decay: float, batch: int, epochs: int
+) -> None:
+    recipe = config.load(next(path for path in RECIPES if path.stem == f"{name}-nuaa"))
+    assert recipe.model == config.Model(name=name, options={"in_channels": 3})
+    assert recipe.data == config.Data(sets=(config.TrainSet(name="NUAA-SIRST"),))
+    assert (recipe.loss.target, recipe.loss.per_sample, recipe.loss.smooth) == ("iou", False, 1)
+    optimizer = recipe.optimizer
+    assert (optimizer.name, optimizer.lr, optimizer.weight_decay, optimizer.clip) == ("adagrad", lr, decay, 0)
+    assert recipe.schedule == config.Schedule(name="constant", warmup=0)
+    assert [stage.batch for stage in recipe.training.stages] == [batch]
+    assert (recipe.training.epochs, recipe.training.precision, recipe.training.ema) == (epochs, "float32", 0)
+    augment = recipe.augment
+    assert (augment.scale, augment.aspect, augment.rotation, augment.blur) == (2, 1, 0, 0.5)
+
+
+def test_dnanets_four_heads_count_alike() -> None:
+    loss = config.load(next(path for path in RECIPES if path.stem == "dnanet-nuaa")).loss
+    assert loss.auxiliary_weight == 3  # of the mean over three heads, beside the target's own
+
+
+def test_mdvsfas_recipe_has_the_settings_of_the_pytorch_release() -> None:
+    # systems.md, section 8
+    recipe = config.load(next(path for path in RECIPES if path.stem == "mdvsfa-nuaa"))
+    objective, optimizer = recipe.objective, recipe.optimizer
+    assert (objective.name, objective.lambda1, objective.lambda2) == ("adversarial", 100, 10)
+    assert (objective.fit, objective.adversarial, objective.consistency) == (100, 10, 1)
+    assert (optimizer.name, optimizer.lr, optimizer.momentum, optimizer.weight_decay) == (
+        "adamw",
+        1e-4,
+        0.5,
+        0,
+    )
+    assert optimizer.lr * objective.discriminator_lr == pytest.approx(1e-5)
+    assert recipe.training.stages == (Stage(sizes=(128,), batch=20),)
+    assert recipe.training.steps == 30 * 10_000 // 20
+
+
+def test_the_objective_is_supervised_unless_said() -> None:
+    named = {path.stem: config.load(path).objective.name for path in RECIPES}
+    others = {"mdvsfa-nuaa": "adversarial", "tbcnet-nuaa": "two-stage"}
+    assert named == dict.fromkeys(named, "supervised") | others
+
+
+@pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"optimiser": {}}, "unknown key 'optimiser'; .*did you mean 'optimizer'"),
@@ -76,6 +129,10 @@ def test_the_paper_recipes_have_the_official_settings(name: str, data: str) -> N
         ({"augment": {"scale": 0.5}}, "augment.scale: got 0.5, accepted is a number of at least 1"),
         ({"data": {"sets": [{}]}}, r"data.sets.*{}"),
         ({"data": {"fold": 5}}, "data.fold: got 5, accepted is null or 0 to 4"),
+        ({"objective": {"name": "adversary"}}, "objective.*adversarial.*adversary"),
+        ({"objective": {"lambda1": -1}}, "objective.lambda1: got -1.0, accepted is a number of at least 0"),
+        ({"objective": {"first_stage": 1}}, "objective.first_stage: got 1.0, accepted is a fraction"),
+        ({"objective": {"classifier_lr": 0}}, "objective.classifier_lr: got 0.0, accepted is a positive"),
         ({"training": {"stages": []}}, "training.stages"),
         ({"training": {"stages": [{"sizes": [8]}]}}, "sides of at least 16"),
         ({"training": {"steps": 5, "epochs": 5}}, "both steps and epochs"),

@@ -11,8 +11,10 @@ import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ismallnet import history
 from ismallnet.config import Loss, Recipe
 from ismallnet.train import train
+from test_objectives import settings as of
 from tiny import recipe, write_images
 
 STEPS = 4
@@ -21,12 +23,16 @@ import sys, torch
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 torch.set_num_threads(1)
-from test_ddp import settings
+from test_ddp import adversarial, settings
+from test_objectives import settings as of
 from tiny import recipe
 from ismallnet.train import train
 root, out = Path(sys.argv[2]), Path(sys.argv[3])
 for loss in ("sample", "batch"):
     train(settings(root, loss), out=out / loss)
+train(adversarial(root), out=out / "adversarial")
+for name in ("adversarial", "two-stage"):
+    train(of(root, name, steps=4), out=out / f"live-{name}")
 try:
     train(recipe(root, stages=[{"sizes": [32], "batch": 3}]), out=out / "odd")
 except ValueError as error:
@@ -41,8 +47,19 @@ def settings(root: Path, loss: str, *, steps: int = STEPS) -> Recipe:
     return dataclasses.replace(one, loss=Loss(per_sample=loss == "sample"))
 
 
+def adversarial(root: Path, *, steps: int = STEPS) -> Recipe:
+    """Likewise, of the objective with most turns."""
+    stages = [{"sizes": [128], "batch": 4, "batch_norm": "frozen"}]
+    optimizer = {"name": "sgd", "lr": 0.01}
+    return of(root, "adversarial", steps=steps, stages=stages, optimizer=optimizer)
+
+
 def weights(run: Path) -> dict[str, Tensor]:
     return load_file(run / "last" / "model.safetensors")
+
+
+def state(run: Path) -> dict[str, Tensor]:
+    return load_file(next(run.glob("state-*")) / "state.safetensors")
 
 
 def difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
@@ -74,6 +91,26 @@ def test_two_processes_give_the_weights_of_one(loss: str, root: Path, pair: Path
     assert difference(one, weights(tmp_path / "short")) > 1e-3
     # the two halves of a gradient are rounded apart before they are added
     assert difference(one, weights(pair / loss)) < 1e-6
+
+
+def test_two_processes_take_the_adversarial_turns_of_one(root: Path, pair: Path, tmp_path: Path) -> None:
+    train(adversarial(root), out=tmp_path / "one")
+    train(adversarial(root, steps=STEPS - 1), out=tmp_path / "short")
+    one, short, other = state(tmp_path / "one"), state(tmp_path / "short"), state(pair / "adversarial")
+    for part in ("discriminator", "network.miss", "network.false_alarm"):
+        weights = {key: tensor for key, tensor in one.items() if key.startswith(f"objective.{part}")}
+        last_step = difference(weights, short)
+        assert last_step > 1e-5
+        # gradients are clipped from norms of a hundred and more, and so is their rounding
+        assert difference(weights, other) < 0.02 * last_step
+
+
+@pytest.mark.parametrize(("name", "columns"), [("adversarial", 3), ("two-stage", 1)])
+def test_two_processes_train_by_every_objective(name: str, columns: int, pair: Path) -> None:
+    rows = history.read(pair / f"live-{name}" / "history.csv")
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert [sum(key.startswith("loss_") for key in row) for row in rows] == [columns] * 4
+    assert all(tensor.isfinite().all() for tensor in state(pair / f"live-{name}").values())
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(pair: Path) -> None:

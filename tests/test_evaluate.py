@@ -187,7 +187,29 @@ def test_curves_and_boxes_of_a_filter_do_not_depend_on_its_scale(scenes):
     ]
     areas = [[getattr(r.curves, name).area for name in ("roc", "pr", "froc")] for r in reports]
     assert areas[0] == pytest.approx(areas[1], abs=1e-9)
-    assert reports[0].rates.overall == reports[1].rates.overall
+    rates = [dict(report.rates.overall) for report in reports]
+    suppression = [each.pop("suppression").value for each in rates]  # has the unit of the response
+    assert rates[0] == rates[1]
+    assert suppression[0] == 1024 * suppression[1]
+
+
+def test_the_gain_of_a_filter_is_reported_and_that_of_a_probability_is_not(scenes):
+    names = {"scr_gain", "suppression", "flat_rings"}
+    unscaled = Detector(lambda image: 255 * image / 4, name="quarter", rule=Statistical(3.0))
+    rates = evaluate(unscaled, scenes, bootstrap=50).rates.overall
+    for name, expected in (("scr_gain", 1), ("suppression", 4), ("flat_rings", 0)):
+        assert rates[name] == pytest.approx((expected,) * 3, rel=1e-5)
+    assert not names & evaluate(perfect(), scenes, bootstrap=0).rates.overall.keys()
+    assert not names & evaluate(unscaled, scenes, bootstrap=0, details=False).rates.overall.keys()
+
+
+def test_a_response_that_is_flat_around_most_targets_has_an_infinite_gain_and_null_in_json(scenes):
+    flat = Detector(lambda image: (image > 0.5) * image, name="flat", rule=Statistical(3.0))
+    report = evaluate(flat, scenes, bootstrap=20)
+    assert report.rates.overall["scr_gain"] == (np.inf, np.inf, np.inf)
+    assert report.rates.overall["flat_rings"].value == 1
+    assert json.loads(report.to_json())["rates"]["scr_gain"]["value"] is None
+    assert "| SCR gain (median image) | inf | [inf, inf] |" in report.to_markdown()
 
 
 def test_a_constant_response_has_no_target_and_no_curve_above_chance(scenes):

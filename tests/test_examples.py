@@ -13,6 +13,7 @@ import pytest
 
 import tiny
 from ismallnet import checkpoint, config
+from ismallnet.filters import list_filters
 from ismallnet.models import create_model
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -85,3 +86,17 @@ def test_bundled_weights_are_the_last_of_the_run_and_foreign_reports_are_refused
             "bundle_weights", tmp_path / "run", "small", "--reports", tmp_path / "reports",
             monkeypatch=monkeypatch, **places,
         )  # fmt: skip
+
+
+def test_bundled_calibrations_are_one_a_filter_and_those_of_another_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for k, name in enumerate(list_filters()):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "calibration.json").write_text(json.dumps({"detector": name, "value": k}))
+    bundle = tmp_path / "bundle.json"
+    run("bundle_calibrations", tmp_path, monkeypatch=monkeypatch, CALIBRATION=bundle)
+    assert [each["value"] for each in json.loads(bundle.read_text()).values()] == [0, 1, 2, 3, 4, 5]
+    (tmp_path / "lcm" / "calibration.json").write_text(json.dumps({"detector": "tllcm", "value": 1}))
+    with pytest.raises(SystemExit, match="lcm is of another detector"):
+        run("bundle_calibrations", tmp_path, monkeypatch=monkeypatch, CALIBRATION=bundle)

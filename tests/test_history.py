@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ismallnet.history import History, plot, read
+from ismallnet.data.augment import Batch
+from ismallnet.history import History, Tally, plot, read
 
 COLUMNS = ["step", "loss", "iou", "lr", "val_iou"]
 
@@ -59,3 +61,35 @@ def test_curves_are_drawn_even_of_nothing(tmp_path: Path) -> None:
     (tmp_path / "history.csv").write_text(",".join(COLUMNS) + "\n")
     plot(tmp_path / "history.csv", tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def step(tally: Tally, losses: dict[str, float], logits: float | None) -> None:
+    truth = torch.ones(1, 1, 2, 2)
+    batch = Batch(truth, truth, truth, truth)
+    prediction = None if logits is None else torch.full_like(truth, logits)
+    tally.add(
+        {part: torch.tensor(loss) for part, loss in losses.items()}, torch.tensor(3.0), batch, prediction
+    )
+
+
+def test_a_row_has_the_losses_of_the_parts_and_their_sum() -> None:
+    tally = Tally(torch.device("cpu"), ("judge", "network"))
+    step(tally, {"judge": 1.0, "network": 4.0}, logits=1.0)
+    step(tally, {"judge": 2.0, "network": 8.0}, logits=-1.0)
+    row = tally.close(1)
+    assert {key: row[key] for key in ("loss", "loss_judge", "loss_network", "gradient", "iou")} == {
+        "loss": 7.5,
+        "loss_judge": 1.5,
+        "loss_network": 6.0,
+        "gradient": 3.0,
+        "iou": 0.5,
+    }
+
+
+def test_what_did_not_happen_is_not_in_the_row() -> None:
+    tally = Tally(torch.device("cpu"), ("judge", "network"))
+    step(tally, {"judge": 1.0}, logits=None)
+    assert tally.close(1).keys() == {"loss", "loss_judge", "gradient", "images_s"}
+    alone = Tally(torch.device("cpu"), ("network",))
+    step(alone, {"network": 1.0}, logits=1.0)
+    assert alone.close(1).keys() == {"loss", "iou", "gradient", "images_s"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,19 @@ import torch.distributed
 import torch.multiprocessing
 from torch import Tensor
 
-from ismallnet.losses import LOSSES, LabelDecouplingLoss, RegionLoss, bce, soft_dice, soft_iou
+from ismallnet.losses import (
+    LOSSES,
+    LabelDecouplingLoss,
+    RegionLoss,
+    bce,
+    false_alarms,
+    missed,
+    off_target,
+    sigmoid_on_softmax,
+    soft_dice,
+    soft_iou,
+    ssim,
+)
 from ismallnet.types import Logits
 
 LOGITS = torch.tensor([[[[0, 2], [-2, 4]]], [[[1, -1], [3, -3]]]], dtype=torch.float64)
@@ -135,3 +148,77 @@ def test_batch_wide_loss_of_two_processes_is_that_of_one(tmp_path: Path) -> None
         loss_of_rank, gradient_of_rank = torch.load(tmp_path / f"{rank}.pt")
         assert loss_of_rank == pytest.approx(loss, abs=1e-12)
         assert gradient_of_rank.item() == pytest.approx(gradient.item(), abs=1e-12)
+
+
+SCORE = torch.tensor([[[[0.5, 1.0], [0.25, 0.0]]]], dtype=torch.float64)
+MASK = torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]]], dtype=torch.float64)
+
+
+def test_missed_targets_and_false_alarms_are_squared_errors_on_and_off_target() -> None:
+    """By hand: half missed on one of four pixels, a quarter too much on another."""
+    assert missed(SCORE, MASK).item() == 0.25 / 4
+    assert false_alarms(SCORE, MASK).item() == 0.0625 / 4
+    half = torch.full_like(SCORE, 0.5)  # a soft truth counts half for both
+    assert missed(torch.ones_like(SCORE), half).item() == 0.125
+    assert false_alarms(torch.ones_like(SCORE), half).item() == 0.125
+
+
+@pytest.mark.parametrize("loss", [missed, off_target, false_alarms])
+def test_what_is_right_costs_nothing(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
+    assert loss(MASK, MASK).item() == 0
+
+
+def test_background_counts_what_is_off_target_and_nothing_else() -> None:
+    assert off_target(SCORE, MASK).item() == 0.25 / 4
+    on_target = SCORE.clone()
+    on_target[0, 0, 1] = 0
+    assert off_target(on_target, MASK).item() == 0
+
+
+def test_an_empty_truth_has_nothing_to_miss() -> None:
+    assert missed(SCORE, torch.zeros_like(SCORE)).item() == 0
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "kind", "expected"),
+    # by hand: softplus(-p) of the wanted kind, softplus(p) of the others, the mean of three;
+    # softplus(0) = 0.693147, softplus(-1) = 0.313262, softplus(1) = 1.313262, of ∓1/3 0.540306 and 0.873639
+    [
+        ((1.0, 0.0, 0.0), 0, (0.313262 + 2 * 0.693147) / 3),
+        ((1.0, 0.0, 0.0), 2, (0.693147 + 1.313262 + 0.693147) / 3),
+        ((1 / 3, 1 / 3, 1 / 3), 1, (0.540306 + 2 * 0.873639) / 3),
+    ],
+)
+def test_sigmoid_on_softmax_is_activated_twice(
+    probabilities: tuple[float, ...], kind: int, expected: float
+) -> None:
+    loss = sigmoid_on_softmax(torch.tensor([probabilities]), torch.tensor([kind]))
+    assert loss.item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_ssim_of_two_constant_maps_is_that_of_their_means() -> None:
+    # by hand, without variances: (2 · ¼ · ¾ + c) / (1/16 + 9/16 + c), c = 0.01²
+    low, high = torch.full((1, 1, 16, 16), 0.25), torch.full((1, 1, 16, 16), 0.75)
+    assert ssim(low, high).item() == pytest.approx((0.375 + 1e-4) / (0.625 + 1e-4), abs=1e-4)
+    assert ssim(low, low).item() == pytest.approx(1, abs=1e-6)
+
+
+def test_ssim_is_that_of_scikit_image() -> None:
+    metrics = pytest.importorskip("skimage.metrics")
+    torch.manual_seed(0)
+    score, truth = (
+        torch.rand(3, 1, 24, 31, dtype=torch.float64),
+        torch.rand(3, 1, 24, 31, dtype=torch.float64),
+    )
+    truth[1] = (truth[1] > 0.95).double()
+    score[2] = truth[2]
+    settings = {"data_range": 1.0, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    pairs = zip(score[:, 0].numpy(), truth[:, 0].numpy(), strict=True)
+    each = [metrics.structural_similarity(a, b, **settings) for a, b in pairs]
+    assert ssim(score, truth).item() == pytest.approx(sum(each) / 3, abs=1e-9)
+
+
+def test_ssim_refuses_maps_smaller_than_its_window() -> None:
+    small = torch.rand(1, 1, 10, 40)
+    with pytest.raises(ValueError, match=r"at least 11×11 pixels, got \(10, 40\)"):
+        ssim(small, small)

@@ -27,6 +27,7 @@ def test_the_triangle_is_the_official_schedule() -> None:
         ("cosine", {0: 1 / 11, 9: 10 / 11, 10: 1.0, 55: 0.5, 99: 0.000305}),
         ("linear", {0: 1 / 11, 10: 1.0, 55: 0.5, 99: 1 / 90}),
         ("constant", {0: 1 / 11, 10: 1.0, 99: 1.0}),
+        ("thirds", {0: 1 / 11, 10: 1.0, 33: 1.0, 34: 0.2, 66: 0.2, 67: 0.04, 99: 0.04}),
     ],
 )
 def test_the_rate_rises_then_falls(name: str, expected: dict[int, float]) -> None:
@@ -93,8 +94,24 @@ def test_norms_and_biases_are_decayed_by_sgd_only(name: str, spared: bool) -> No
         torch.testing.assert_close(new.detach(), old * (1 - 0.1 * 0.5) if decayed else old)
 
 
+def test_adagrad_divides_by_the_root_of_all_squared_gradients_and_decays_everything() -> None:
+    # by hand: gradients 3 and 4 make steps of 3 / √9 and 4 / √(9 + 16); a vector is decayed like a matrix
+    weight, bias = nn.Parameter(torch.ones(1, 1)), nn.Parameter(torch.full((1,), 2.0))
+    model = nn.ParameterList([weight, bias])
+    optimizer = optim.make_optimizer(model, config.Optimizer(name="adagrad", lr=0.1, weight_decay=0.0))
+    for gradient, expected in ((3.0, 1 - 0.1), (4.0, 1 - 0.1 - 0.08)):
+        weight.grad = torch.full_like(weight, gradient)
+        optimizer.step()
+        assert weight.item() == pytest.approx(expected)
+    assert bias.item() == 2
+    decaying = optim.make_optimizer(model, config.Optimizer(name="adagrad", lr=0.1, weight_decay=0.5))
+    weight.grad, bias.grad = None, torch.zeros_like(bias)
+    decaying.step()
+    assert bias.item() == pytest.approx(2 - 0.1)  # the gradient is 0.5 · 2, divided by itself
+
+
 def test_restored_optimisers_go_on_alike() -> None:
-    for name in ("sgd", "adamw", "muon"):
+    for name in ("sgd", "adagrad", "adamw", "muon"):
         settings = config.Optimizer(name=name, lr=0.01)  # type: ignore[arg-type]
         model = network()
         optimizer = optim.make_optimizer(model, settings)

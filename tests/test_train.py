@@ -127,11 +127,15 @@ def test_a_run_is_not_resumed_with_another_recipe(root: Path, tmp_path: Path) ->
         train(recipe(root, optimizer={"lr": 0.1}), out=tmp_path / "run", resume=True)
 
 
-def test_a_run_stopped_by_the_clock_goes_on_to_the_same_weights(root: Path, tmp_path: Path) -> None:
-    train(recipe(root), out=tmp_path / "whole")
-    stopped = train(recipe(root, max_minutes=1e-9), out=tmp_path / "parts")
+@pytest.mark.parametrize("name", ["adamw", "adagrad"])
+def test_a_run_stopped_by_the_clock_goes_on_to_the_same_weights(
+    name: str, root: Path, tmp_path: Path
+) -> None:
+    optimizer = {"name": name}
+    train(recipe(root, optimizer=optimizer), out=tmp_path / "whole")
+    stopped = train(recipe(root, optimizer=optimizer, max_minutes=1e-9), out=tmp_path / "parts")
     assert (stopped.step, stopped.finished) == (1, False)
-    ended = train(recipe(root), out=tmp_path / "parts", resume=True)
+    ended = train(recipe(root, optimizer=optimizer), out=tmp_path / "parts", resume=True)
     assert (ended.step, ended.finished) == (6, True)
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
     steps = [row["step"] for row in history.read(tmp_path / "parts" / "history.csv")]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ismallnet.detector import Detector as Detector
     from ismallnet.detector import Fixed as Fixed
     from ismallnet.detector import Statistical as Statistical
+    from ismallnet.detector import list_detectors as list_detectors
     from ismallnet.detector import load as load
     from ismallnet.draw import overlay as overlay
     from ismallnet.labels import decouple as decouple
@@ -45,6 +46,7 @@ _HOME = {
     "decouple": "labels",
     "detect_files": "detect",
     "frames": "media",
+    "list_detectors": "detector",
     "list_models": "models",
     "load": "detector",
     "normalise": "media",

@@ -121,8 +121,49 @@ class Augment:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Objective:
+    """What is trained, by which losses; see `ismallnet.objectives`. Each number is of the one it names."""
+
+    name: Literal["supervised", "adversarial", "two-stage"] = "supervised"
+    """`supervised`: the network by the section `loss`. `adversarial`: MDvsFA's two generators against a
+    discriminator. `two-stage`: first a classifier of masks, then, by it, the network (TBC-Net)."""
+    lambda1: float = 100.0
+    """Adversarial: weight of missed targets in the first generator's fit, where false alarms have 1."""
+    lambda2: float = 1.0
+    """Adversarial: weight of false alarms in the second's, where missed targets have 1. 1 in the TensorFlow
+    release, 10 in the PyTorch one."""
+    fit: float = 100.0
+    """Adversarial: weight of either fit in its generator's loss."""
+    adversarial: float = 10.0
+    """Adversarial: weight of being taken for the truth by the discriminator."""
+    consistency: float = 1.0
+    """Adversarial: weight of the two maps' distance in the discriminator's features."""
+    discriminator_lr: float = 0.1
+    """Adversarial: the discriminator's learning rate as a factor on `optimizer.lr`."""
+    first_stage: float = 0.1
+    """Two-stage: share of the steps that train the classifier; the others train the network."""
+    background: float = 1.0
+    """Two-stage: weight of the mean response off target."""
+    semantic: float = 0.1
+    """Two-stage: weight of the classifier's cross-entropy on the network's score map."""
+    classifier_lr: float = 1.0
+    """Two-stage: the classifier's learning rate as a factor on `optimizer.lr`."""
+
+    def __post_init__(self) -> None:
+        weights = ("lambda1", "lambda2", "fit", "adversarial", "consistency", "background", "semantic")
+        for name in weights:
+            value = getattr(self, name)
+            _require(value >= 0, f"objective.{name}", value, "a number of at least 0 (0: off)")
+        for name in ("discriminator_lr", "classifier_lr"):
+            value = getattr(self, name)
+            _require(value > 0, f"objective.{name}", value, "a positive number")
+        value = self.first_stage
+        _require(0 < value < 1, "objective.first_stage", value, "a fraction above 0 and below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Loss:
-    """The arguments of `ismallnet.losses.LabelDecouplingLoss`, which explains them."""
+    """The arguments of `ismallnet.losses.LabelDecouplingLoss`, which explains them; supervised only."""
 
     target: str = "bce+iou"
     streams: str = "bce+iou"
@@ -137,12 +178,13 @@ class Loss:
 class Optimizer:
     """How gradients become steps."""
 
-    name: Literal["sgd", "adamw", "muon"] = "adamw"
-    """`sgd` has Nesterov momentum. `muon` orthogonalises the convolutions' steps, AdamW does the rest."""
+    name: Literal["sgd", "adagrad", "adamw", "muon"] = "adamw"
+    """`sgd` has Nesterov momentum. `adagrad` divides by the root of all squared gradients so far. `muon`
+    orthogonalises the convolutions' steps, AdamW does the rest."""
     lr: float = 2e-3
     """Peak learning rate."""
     weight_decay: float = 0.05
-    """`sgd`: on every parameter, as the official code; the others: not on norms and biases."""
+    """`sgd`, `adagrad`: on every parameter, as the official codes; the others: not on norms and biases."""
     momentum: float = 0.9
     """`sgd` and `muon`: of the velocity. `adamw`: its first beta."""
     beta2: float = 0.99
@@ -164,8 +206,9 @@ class Optimizer:
 class Schedule:
     """The learning rate over the run, as a factor on its peak."""
 
-    name: Literal["cosine", "linear", "triangle", "constant"] = "cosine"
-    """`triangle`: the official code's, by epochs up to the middle and down again. Others: warm-up first."""
+    name: Literal["cosine", "linear", "triangle", "thirds", "constant"] = "cosine"
+    """`triangle`: the official code's, by epochs up to the middle and down again. Others: warm-up first.
+    `thirds`: a fifth after each third of the run, as MDvsFA's PyTorch release means it."""
     warmup: float = 0.03
     """Fraction of the steps over which the rate rises from 0; not for `triangle`."""
 
@@ -248,6 +291,7 @@ class Recipe:
     labels: Literal["official", "ldf", "target"] = "target"
     """How masks become interior and boundary maps; see `ismallnet.labels`."""
     augment: Augment = Augment()
+    objective: Objective = Objective()
     loss: Loss = Loss()
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 WEIGHTS = Path(__file__).parent / "weights"
 """The bundled weights, a model folder each."""
+CALIBRATION = "calibration.json"
+"""The file in a folder that ``ismallnet calibrate`` writes."""
 
 
 class NoWeightsError(LookupError):
@@ -78,13 +82,19 @@ class Statistical:
 
     def threshold(self, score: NDArray[np.float32]) -> float:
         """Return mean + k · std of the score; the constant itself for a constant score."""
-        if score.max() == score.min():  # rounding may put the mean beside the constant
-            return float(score.max())
-        return float(score.mean(dtype=np.float64) + self.k * score.std(dtype=np.float64, ddof=1))
+        mean, deviation = mean_and_deviation(score)
+        return mean + self.k * deviation
 
     def apply(self, score: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Return score > mean + k · std, (H, W)."""
         return score > self.threshold(score)
+
+
+def mean_and_deviation(score: NDArray[np.float32]) -> tuple[float, float]:
+    """Return mean and standard deviation (divisor N - 1) of a score; of a constant one exactly it and 0."""
+    if score.max() == score.min():  # rounding may put the mean beside the constant
+        return float(score.max()), 0.0
+    return float(score.mean(dtype=np.float64)), float(score.std(dtype=np.float64, ddof=1))
 
 
 class Detector:
@@ -100,7 +110,7 @@ class Detector:
 
     Attributes:
         name: As given.
-        rule: As given.
+        rule: As given; may be replaced.
         weights_sha256: Of the file of weights that `load` read; None for any other detector.
     """
 
@@ -146,6 +156,30 @@ class Detector:
         function = _network_function(model, device, precision)
         minimum = int(getattr(model, "minimum", 1))
         return cls(function, name=name, rule=rule or Fixed(), logits=True, minimum=minimum)
+
+    @classmethod
+    def from_filter(cls, name: str, *, rule: Rule | None = None, **parameters: Any) -> Detector:
+        """Make a detector of a classical filter.
+
+        Args:
+            name: One of `ismallnet.filters.list_filters()`.
+            rule: Where None, `Statistical` with the bundled k of the filter, which was chosen on train lists
+                (`ismallnet.filters.bundled_k`) and holds for the default parameters alone.
+            **parameters: Of the filter's function. They become part of the detector's name.
+
+        Raises:
+            ValueError: No such filter or parameter, or parameters without a rule.
+        """
+        from ismallnet.filters import bundled_k, create_filter, find_filter
+
+        function, minimum = create_filter(name, **parameters), find_filter(name).minimum
+        if parameters and rule is None:
+            raise ValueError(
+                f"the bundled k of {name} is for its default parameters; give rule=Statistical(k)"
+            )
+        rule = Statistical(bundled_k(name)) if rule is None else rule
+        inside = ", ".join(f"{key}={value}" for key, value in parameters.items())
+        return cls(function, name=f"{name} ({inside})" if inside else name, rule=rule, minimum=minimum)
 
     def __call__(self, image: Image | NDArray[np.float32]) -> Detection:
         """Find the targets of an image, given as `read_image` returns it or as (H, W) float32 in [0, 1].
@@ -196,22 +230,67 @@ class Detector:
         return Maps(target, finish(maps.interior), finish(maps.boundary))
 
 
-def load(name_or_folder: str | Path, *, device: str = "auto", threshold: float | None = None) -> Detector:
-    """Load a trained detector.
+def list_detectors() -> list[str]:
+    """Return the names that `load` takes: networks with bundled weights, then filters."""
+    from ismallnet.filters import list_filters
+
+    return [*sorted(file.parent.name for file in WEIGHTS.glob("*/config.json")), *list_filters()]
+
+
+def load(
+    name_or_folder: str | Path,
+    *,
+    device: str = "auto",
+    threshold: float | None = None,
+    k: float | None = None,
+    calibration: str | Path | None = None,
+) -> Detector:
+    """Load a detector: a classical filter, or a trained network.
 
     Args:
-        name_or_folder: A name of `ismallnet.list_models()` with bundled weights; or a model folder
-            (`config.json` and `model.safetensors`, as on the Hugging Face hub); or a run's folder, of which
-            the weights that were best on validation are taken, else the last. A name goes before a folder of
-            that name (`./ismallnet-s` is the folder).
-        device: As torch names it, or `auto`: an accelerator if there is one, else the CPU.
-        threshold: Score above which a pixel is target; 0.5 where None.
+        name_or_folder: A name of `list_detectors()`; or a model folder (`config.json` and
+            `model.safetensors`, as on the Hugging Face hub); or a run's folder, of which the weights that
+            were best on validation are taken, else the last. A name goes before a folder of that name
+            (`./ismallnet-s` is the folder).
+        device: Of a network, as torch names it, or `auto`: an accelerator if there is one, else the CPU.
+            Filters run on the CPU.
+        threshold: Of a network: the score above which a pixel is target; 0.5 where None.
+        k: Of a filter: a pixel is target above mean + k standard deviations of the image's own response; the
+            bundled k, which was chosen on train lists, where None.
+        calibration: File or folder that ``ismallnet calibrate`` wrote for this detector: its threshold or k.
 
     Raises:
         NoWeightsError: The model is known but has no weights here; the text has the command that trains it.
-        FileNotFoundError: Neither a known name nor a folder with weights.
-        ValueError: A threshold outside [0, 1], weights of another model, or a device that is not here.
+        FileNotFoundError: Neither a known name nor a folder with weights; or no calibration there.
+        ValueError: Two of threshold, k and calibration, or one that is not for this detector; a threshold
+            outside [0, 1], weights of another model, or a device that is not here.
     """
+    from ismallnet.filters import FILTERS
+
+    if sum(given is not None for given in (threshold, k, calibration)) > 1:
+        raise ValueError("threshold, k and calibration exclude each other; give one of them")
+    name = str(name_or_folder)
+    if name in FILTERS:
+        if threshold is not None:
+            raise ValueError(
+                f"{name} is a filter, and its response has no scale: give k (--k), the number of standard "
+                "deviations above the mean of an image's response, instead of a threshold"
+            )
+        if k is not None and not math.isfinite(k):
+            raise ValueError(f"k is a finite number of standard deviations, such as 8; got {k}")
+        detector = Detector.from_filter(name, rule=None if k is None else Statistical(k))
+    elif k is not None:
+        raise ValueError(
+            f"k is for the filters ({', '.join(FILTERS)}); {name} is none: give a threshold (--threshold)"
+        )
+    else:
+        detector = _load_network(name_or_folder, device, threshold)
+    if calibration is not None:
+        detector.rule = _calibrated_rule(Path(calibration), detector)
+    return detector
+
+
+def _load_network(name_or_folder: str | Path, device: str, threshold: float | None) -> Detector:
     from ismallnet.checkpoint import WEIGHTS as WEIGHTS_FILE
     from ismallnet.checkpoint import load_model
 
@@ -226,8 +305,30 @@ def load(name_or_folder: str | Path, *, device: str = "auto", threshold: float |
     return detector
 
 
+def _calibrated_rule(path: Path, detector: Detector) -> Rule:
+    """Return the rule that a calibration chose, if it is this detector's, by weights or else by name."""
+    path = path / CALIBRATION if path.is_dir() else path
+    if not path.is_file():
+        raise FileNotFoundError(f"no calibration at {path}; make one with ismallnet calibrate")
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        name, weights, value = str(content["detector"]), content["weights_sha256"], float(content["value"])
+        rule: Rule = {"k": Statistical, "threshold": Fixed}[content["variable"]](value)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no file that ismallnet calibrate wrote ({error!r})") from error
+    if weights != detector.weights_sha256 or (weights is None and name != detector.name):
+        of, own = (
+            f"(weights {sha[:8]})" if sha else "(no weights)" for sha in (weights, detector.weights_sha256)
+        )
+        raise ValueError(
+            f"{path} is for {name} {of}, not for {detector.name} {own}; run ismallnet calibrate for that one"
+        )
+    return rule
+
+
 def find_weights(name_or_folder: str | Path) -> Path:
     """Return the model folder that a name or a folder stands for; see `load` for both and the errors."""
+    from ismallnet.filters import FILTERS
     from ismallnet.models import MODELS
 
     name = str(name_or_folder)
@@ -246,9 +347,10 @@ def find_weights(name_or_folder: str | Path) -> Path:
         raise FileNotFoundError(
             f"no config.json in {folder} or its folders best and last; give a model's or a run's folder"
         )
-    near = difflib.get_close_matches(name, MODELS, 1)
+    known = [*MODELS, *FILTERS]
+    near = difflib.get_close_matches(name, known, 1)
     hint = f"did you mean {near[0]}? " if near else ""
-    raise FileNotFoundError(f"{name} is neither a folder nor a model; {hint}choose from {', '.join(MODELS)}")
+    raise FileNotFoundError(f"{name} is neither a folder nor a model; {hint}choose from {', '.join(known)}")
 
 
 def _network_function(

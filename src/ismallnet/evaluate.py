@@ -14,6 +14,7 @@ import platform
 import subprocess
 import tempfile
 import time
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,7 +24,7 @@ import cv2
 import numpy as np
 
 from ismallnet import metrics
-from ismallnet.detector import Fixed, Rule, Statistical
+from ismallnet.detector import Fixed, Rule, Statistical, mean_and_deviation
 from ismallnet.metrics.plot import save_curves
 from ismallnet.metrics.report import PER_IMAGE, Report
 
@@ -103,7 +104,8 @@ def evaluate(
         protocol: a name of `metrics.PROTOCOLS`, or a protocol of your own.
         bootstrap: replicates of the 95 % intervals over images; 0: none.
         curves: sweep the threshold for ROC, PR and FROC; keeps every score (4 bytes a pixel).
-        details: also count boxes, and targets by size, eccentricity and contrast.
+        details: also count boxes, targets by size, eccentricity and contrast, and what a filter makes of the
+            clutter around them.
         seed: of the bootstrap.
         advance: called with (images done, images in all, name of the image).
 
@@ -121,7 +123,7 @@ def evaluate(
     for done, sample in enumerate(dataset, start=1):
         start = time.perf_counter()
         image, truth = _view(sample, scoring)
-        score = _score(detector, image, scoring, dataset.name)
+        score = score_map(detector, image, scoring, dataset.name)
         scored = time.perf_counter()
         counts.append(
             metrics.count_image(
@@ -133,6 +135,7 @@ def evaluate(
                 image=image if details else None,
                 score=_swept(detector.rule, score) if details else None,
                 floor=_floor(detector.rule, boxes=True),
+                response=score if details and isinstance(detector.rule, Statistical) else None,
             )
         )
         if sweep is not None:
@@ -182,9 +185,23 @@ def _resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8
     return grey
 
 
-def _score(
+def score_map(
     detector: Scorer, image: NDArray[np.uint8], protocol: metrics.Protocol, data: str
 ) -> NDArray[np.float32]:
+    """Score an image as the protocol shows it to a detector.
+
+    Args:
+        detector: network or filter.
+        image: (H, W) grey levels, 0-255, in the geometry that is scored.
+        protocol: its padding and its size of the input are used.
+        data: name of the data set, on which that size may depend.
+
+    Returns:
+        (H, W).
+
+    Raises:
+        ValueError: a score map that is not finite, or not of the image's size.
+    """
     height, width = image.shape
     multiple = protocol.pad_multiple
     padded = np.pad(image, ((0, -height % multiple), (0, -width % multiple)))
@@ -209,9 +226,9 @@ def _swept(rule: Rule, score: NDArray[np.float32]) -> NDArray[np.float32]:
     """The map whose threshold a curve sweeps: the probability, or a filter's number of deviations."""
     if not isinstance(rule, Statistical):
         return score
-    if score.max() == score.min():
+    mean, deviation = mean_and_deviation(score)
+    if deviation == 0:
         return np.full(score.shape, -np.inf, np.float32)
-    mean, deviation = score.mean(dtype=np.float64), score.std(dtype=np.float64, ddof=1)
     deviations: NDArray[np.float32] = ((score - mean) / deviation).astype(np.float32)
     return deviations
 
@@ -309,14 +326,8 @@ def write_report(report: Report, out: str | Path, *, force: bool = False) -> lis
         FileExistsError: the folder exists and ``force`` is not set.
         ImportError: there are curves and matplotlib is not installed; the other files are written.
     """
-    out = Path(out)
-    if out.exists() and not force:
-        raise FileExistsError(f"{out} exists; choose another folder, or pass force (--force) to overwrite")
-    out.parent.mkdir(parents=True, exist_ok=True)
     missing: ImportError | None = None
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
-        made = Path(scratch) / out.name
-        made.mkdir()
+    with written_whole(Path(out), force=force) as made:
         (made / "report.json").write_text(report.to_json(), encoding="utf-8")
         (made / "report.md").write_text(report.to_markdown(), encoding="utf-8")
         rows = ([getattr(count, name) for name in PER_IMAGE] for count in report.counts)
@@ -327,14 +338,34 @@ def write_report(report: Report, out: str | Path, *, force: bool = False) -> lis
             except ImportError as error:
                 missing = error
         names = sorted(path.name for path in made.iterdir())
-        if out.exists():
-            for name in names:
-                (made / name).replace(out / name)
-        else:
-            made.rename(out)
     if missing is not None:
         raise ImportError(f"{missing}; the rest of the report is in {out}") from missing
-    return [out / name for name in names]
+    return [Path(out) / name for name in names]
+
+
+@contextmanager
+def written_whole(out: Path, *, force: bool) -> Iterator[Path]:
+    """Give a folder to write into; its files appear in ``out`` at the end, or none after an exception.
+
+    Args:
+        out: made where absent.
+        force: move the files into an existing folder; other files in it are left alone.
+
+    Raises:
+        FileExistsError: the folder exists and ``force`` is not set.
+    """
+    if out.exists() and not force:
+        raise FileExistsError(f"{out} exists; choose another folder, or pass force (--force) to overwrite")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
+        made = Path(scratch) / out.name
+        made.mkdir()
+        yield made
+        if out.exists():
+            for path in sorted(made.iterdir()):
+                path.replace(out / path.name)
+        else:
+            made.rename(out)
 
 
 def log_test_evaluation(report: Report, results_dir: str | Path, *, purpose: str) -> Path:

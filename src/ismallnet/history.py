@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,27 +75,47 @@ class History:
 
 
 class Tally:
-    """Sums over the steps since the last row, on the device."""
+    """Sums over the steps since the last row, on the device.
 
-    def __init__(self, device: torch.device) -> None:
+    Args:
+        device: Of the run.
+        parts: What is trained, by name.
+    """
+
+    def __init__(self, device: torch.device, parts: Collection[str]) -> None:
         self.device = device
+        self.names = parts
         self.restart()
         self._clear()
 
     def _clear(self) -> None:
         self.sums = torch.zeros(4, device=self.device)
-        self.steps = self.images = 0
+        self.losses: dict[str, list[Tensor]] = {name: [] for name in self.names}
+        self.steps = self.images = self.judged = 0
         self.seconds = 0.0
 
     def restart(self) -> None:
         """Leave the time since the last step out of the pace."""
         self.tick = time.perf_counter()
 
-    def add(self, loss: Tensor, norm: Tensor, batch: Batch, logits: Tensor) -> None:
-        """Count a step: its loss, the norm of its gradient, the overlap of prediction and truth."""
-        found, true = logits > 0, batch.target >= 0.5
-        overlap, union = (found & true).sum(), (found | true).sum()
-        self.sums += torch.stack([loss.float(), norm.float(), overlap.float(), union.float()])
+    def add(self, losses: Mapping[str, Tensor], norm: Tensor, batch: Batch, logits: Tensor | None) -> None:
+        """Count a step: its parts' losses, the norm of its gradients, the overlap of prediction and truth.
+
+        Args:
+            losses: By the parts that were stepped, each a scalar.
+            norm: Of all their gradients together.
+            batch: What the step was made of.
+            logits: (B, 1, H, W); None where the network had no turn.
+        """
+        overlap = union = torch.zeros((), device=self.device)
+        if logits is not None:
+            found, true = logits > 0, batch.target >= 0.5
+            overlap, union = (found & true).sum(), (found | true).sum()
+            self.judged += 1
+        loss = torch.stack([loss.float() for loss in losses.values()]).sum()
+        self.sums += torch.stack([loss, norm.float(), overlap.float(), union.float()])
+        for part, loss in losses.items():
+            self.losses[part].append(loss)
         self.steps += 1
         self.images += len(batch.image)
         now = time.perf_counter()
@@ -103,14 +123,22 @@ class Tally:
         self.tick = now
 
     def close(self, world_size: int) -> dict[str, float]:
-        """The means since the last call, of this process's part."""
+        """The means since the last call, of this process's part.
+
+        `loss` is of a step, all its turns added up; `loss_<part>` of that part's turns, where there are
+        several parts. What did not happen is not there: `iou` without a prediction, a part without a turn.
+        """
         loss, norm, overlap, union = self.sums.tolist()
         row = {
             "loss": loss / self.steps,
-            "iou": overlap / max(union, 1),
             "gradient": norm / self.steps,
             "images_s": self.images * world_size / max(self.seconds, 1e-9),
         }
+        if self.judged:
+            row["iou"] = overlap / max(union, 1)
+        if len(self.losses) > 1:
+            turns = {part: losses for part, losses in self.losses.items() if losses}
+            row |= {f"loss_{part}": float(torch.stack(losses).mean()) for part, losses in turns.items()}
         self._clear()
         return row
 

@@ -1,7 +1,8 @@
-"""Region losses on logits, and the loss of a network with label decoupling.
+"""Region losses on logits, the loss of a network with label decoupling, and losses on score maps.
 
 Every region loss takes logits and a truth in [0, 1] (soft labels included), both (B, 1, H, W), and returns
-a scalar. They compute in float32 where the logits have half precision, float64 in float64.
+a scalar. They compute in float32 where the logits have half precision, float64 in float64. The losses of
+MDvsFA and TBC-Net take a score map in [0, 1] in place of the logits.
 
 Several processes: a mean over samples needs nothing, since the mean of the processes' gradients is the
 gradient of the whole batch where all have equally many samples. A ratio of sums over the batch
@@ -152,6 +153,76 @@ class LabelDecouplingLoss(nn.Module):
             heads = torch.stack([self.target(head, target) for head in logits.auxiliary])
             loss = loss + self.auxiliary_weight * heads.mean()
         return loss
+
+
+def missed(score: Tensor, truth: Tensor) -> Tensor:
+    """MDvsFA's missed detection, ``mean((s - t)² t)`` over all pixels; 0 for an empty truth.
+
+    Args:
+        score: (B, 1, H, W) in [0, 1].
+        truth: (B, 1, H, W) in [0, 1].
+    """
+    score, truth = _full_precision(score, truth)
+    return ((score - truth).square() * truth).mean()
+
+
+def false_alarms(score: Tensor, truth: Tensor) -> Tensor:
+    """MDvsFA's false alarm, ``mean((s - t)² (1 - t))`` over all pixels; arguments as in ``missed``."""
+    score, truth = _full_precision(score, truth)
+    return ((score - truth).square() * (1 - truth)).mean()
+
+
+def off_target(score: Tensor, truth: Tensor) -> Tensor:
+    """Background suppression, ``mean(|s| (1 - t))`` over all pixels; arguments as in ``missed``."""
+    score, truth = _full_precision(score, truth)
+    return (score.abs() * (1 - truth)).mean()
+
+
+def sigmoid_on_softmax(probabilities: Tensor, kind: Tensor) -> Tensor:
+    """MDvsFA's adversarial loss: the sigmoid cross-entropy of what a softmax has made probabilities of.
+
+    Both releases activate twice. Of three kinds the loss is 0.57 if all are right and 0.90 if all are wrong.
+
+    Args:
+        probabilities: (B, K), each row a softmax.
+        kind: (B,) int64, the wanted kind of each, below K.
+    """
+    wanted = F.one_hot(kind, probabilities.shape[1]).to(probabilities.dtype)
+    return F.binary_cross_entropy_with_logits(probabilities, wanted)
+
+
+SSIM_SIGMA, SSIM_RADIUS = 1.5, 5
+"""Of the Gaussian window of ``ssim``, in pixels: it is 11×11."""
+
+
+def ssim(score: Tensor, truth: Tensor) -> Tensor:
+    """Structural similarity (Wang et al., IEEE TIP 2004), the mean over maps and pixels; 1 for equal maps.
+
+    With the paper's Gaussian window and constants 0.01² and 0.03² for a range of 1; population covariances; a
+    border of 5 pixels is left out of the mean, as scikit-image does.
+
+    Args:
+        score: (B, 1, H, W) in [0, 1], H and W at least 11.
+        truth: (B, 1, H, W) in [0, 1].
+
+    Raises:
+        ValueError: The maps are smaller than the window, or their shapes differ.
+    """
+    score, truth = _full_precision(score, truth)
+    if min(score.shape[-2:]) <= 2 * SSIM_RADIUS:
+        raise ValueError(f"ssim needs maps of at least 11×11 pixels, got {tuple(score.shape[-2:])}")
+    offset = torch.arange(-SSIM_RADIUS, SSIM_RADIUS + 1, device=score.device, dtype=score.dtype)
+    window = torch.exp(-((offset / SSIM_SIGMA) ** 2) / 2)
+    window = (window / window.sum()).view(1, 1, 1, -1)
+    products = torch.cat([score, truth, score * score, truth * truth, score * truth])
+    local = F.conv2d(F.conv2d(products, window), window.transpose(-1, -2))
+    mean_s, mean_t, square_s, square_t, product = local.chunk(5)
+    covariance, both = product - mean_s * mean_t, mean_s * mean_t
+    squares = mean_s.square() + mean_t.square()
+    variances = square_s + square_t - squares
+    c1, c2 = 0.01**2, 0.03**2
+    similarity = (2 * both + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))
+    return similarity.mean()
 
 
 def _full_precision(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:

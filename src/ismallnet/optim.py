@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import SGD, Adagrad, AdamW, Optimizer
 
 if TYPE_CHECKING:
     from ismallnet import config
@@ -87,13 +87,15 @@ def orthogonalised(matrix: Tensor) -> Tensor:
 def make_optimizer(model: nn.Module, config: config.Optimizer) -> Optimizer:
     """The optimiser of a recipe for a model's parameters.
 
-    `sgd` decays every parameter, as the official code does; `adamw` and `muon` spare those of fewer than two
-    dimensions: norms and biases.
+    `sgd` and `adagrad` decay every parameter, as the official codes do; `adamw` and `muon` spare those of
+    fewer than two dimensions: norms and biases.
     """
     weights = [p for p in model.parameters() if p.requires_grad]
     if config.name == "sgd":
         nesterov = config.momentum > 0
         return SGD(weights, config.lr, config.momentum, weight_decay=config.weight_decay, nesterov=nesterov)
+    if config.name == "adagrad":
+        return Adagrad(weights, config.lr, weight_decay=config.weight_decay)
     matrices = [p for p in weights if p.ndim >= 2]
     vectors = [p for p in weights if p.ndim < 2]
     if config.name == "adamw":
@@ -139,6 +141,8 @@ def rate(schedule: config.Schedule, step: int, steps: int, *, epoch: int = 0, ep
     warmup = round(schedule.warmup * steps)
     if step < warmup:
         return (step + 1) / (warmup + 1)
+    if schedule.name == "thirds":
+        return float(0.2 ** (3 * step // steps))
     done = (step - warmup) / max(steps - warmup, 1)
     if schedule.name == "cosine":
         return (1 + math.cos(math.pi * done)) / 2

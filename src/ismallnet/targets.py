@@ -1,4 +1,4 @@
-"""From a mask to its targets: the 8-connected components and what is measured on each."""
+"""From a mask to its targets: the 8-connected components, their surroundings and what is measured on each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from scipy import ndimage
 from ismallnet.types import Target
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
+
+RING_PX = 20
+"""The ring around a target is its bounding box grown by this many pixels, without any target's pixels."""
 
 
 def label(mask: NDArray[np.bool_]) -> tuple[int, NDArray[np.int32]]:
@@ -34,6 +39,22 @@ def label(mask: NDArray[np.bool_]) -> tuple[int, NDArray[np.int32]]:
     labels = np.zeros(mask.shape, np.int32)
     count = ndimage.label(mask, np.ones((3, 3)), output=labels)  # OpenCV's labels are not in raster order
     return int(count), labels
+
+
+def ring(box: Sequence[int], mask: NDArray[np.bool_]) -> tuple[tuple[slice, slice], NDArray[np.bool_]]:
+    """Return the ring around a target: a window of the image, and which of its pixels belong to the ring.
+
+    Args:
+        box: y0, x0, y1, x1 of the target, half-open, in pixels.
+        mask: (H, W), True on the pixels of every target.
+
+    Returns:
+        The rows and columns of the bounding box grown by `RING_PX`, clipped to the image, and a mask of that
+        size; all False where targets fill it.
+    """
+    y0, x0, y1, x1 = box
+    window = np.s_[max(y0 - RING_PX, 0) : y1 + RING_PX, max(x0 - RING_PX, 0) : x1 + RING_PX]
+    return window, ~mask[window]
 
 
 def find(mask: NDArray[np.bool_], score: NDArray[np.float32] | None = None) -> tuple[Target, ...]:

@@ -1,5 +1,7 @@
 """The training loop: resident images, a batch a step, now and then a look at the validation fold.
 
+What is trained and by which losses is the objective's; the loop makes the batch, the steps and the files.
+
 Everything random about a step is a function of the recipe's seed and the step's number, so a run that was
 killed goes on from its last state to the same weights, bit for bit (on the same kind and number of devices).
 
@@ -16,9 +18,11 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,8 +36,8 @@ from ismallnet.data import augment
 from ismallnet.data.loader import Order, Pool, Timetable, seed_of
 from ismallnet.detector import find_weights
 from ismallnet.history import History, Tally
-from ismallnet.losses import LabelDecouplingLoss
 from ismallnet.models import create_model
+from ismallnet.objectives import Objective, Part, Turn, make_objective
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -127,10 +131,11 @@ class _Trainer:
         self.table = Timetable.of(recipe.training, self.order.epoch_length)
         for stage in self.table.stages:
             _check_share(stage.batch, fabric.world_size)
-        self.network = _network(recipe, fabric)
+        self.objective = _objective(recipe, fabric)
+        self.network = self.objective.network
         self.average = optim.Average(self.network, decay=recipe.training.ema)
-        self.criterion = LabelDecouplingLoss(**dataclasses.asdict(recipe.loss))
-        optimizer = optim.make_optimizer(self.network, recipe.optimizer)
+        modules = self.objective.parts()
+        optimizers = {part: optim.make_optimizer(m, recipe.optimizer) for part, m in modules.items()}
         self.step, self.minutes = 0, 0.0
         self.last: dict[str, float] = {}
         self.best: dict[str, float] = {}
@@ -139,12 +144,15 @@ class _Trainer:
             out.mkdir(parents=True, exist_ok=True)
             checkpoint.write_text(out / RECIPE, config.to_yaml(recipe))
         fabric.barrier()
-        self._resume(optimizer)
-        if recipe.training.compile:
-            self.network.compile()
-        self.model, self.optimizer = fabric.setup(self.network, optimizer)
+        self._resume(optimizers)
+        self.parts, self.optimizers = {}, {}
+        for part, module in modules.items():
+            if recipe.training.compile:
+                module.compile()
+            model, self.optimizers[part] = fabric.setup(module, optimizers[part])
+            self.parts[part] = Part(module, model, partial(fabric.no_backward_sync, model))
         self.history = History(out, self._columns(), step=self.step, active=fabric.is_global_zero)
-        self.tally = Tally(fabric.device)
+        self.tally = Tally(fabric.device, self.parts)
 
     def run(self, advance: Advance | None) -> bool:
         """Make the steps that are left; False where the time was up before."""
@@ -178,25 +186,38 @@ class _Trainer:
         return True
 
     def _make_step(self) -> None:
-        recipe, optimizer, table = self.recipe, self.optimizer, self.table
+        recipe, table = self.recipe, self.table
         epoch = table.epoch(self.step)
         factor = optim.rate(recipe.schedule, self.step, table.steps, epoch=epoch, epochs=table.epochs)
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.optimizer.lr * factor
+        self.rate = recipe.optimizer.lr * factor
+        for part, optimizer in self.optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = self.rate * self.objective.factor(part)
         with self._clock("batches"):
             batch = self._batch()
         torch.manual_seed(seed_of(recipe.training.seed, _LAYERS, self.step, self.fabric.global_rank))
         self._set_mode(table.at(self.step)[0].batch_norm)
-        logits = self.model(batch.image)
-        loss = self.criterion(logits, batch.target, batch.interior, batch.boundary)
-        optimizer.zero_grad()
-        self.fabric.backward(loss)
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), recipe.optimizer.clip or math.inf)
-        optimizer.step()
+        losses: dict[str, Tensor] = {}
+        norms: list[Tensor] = []
+        logits: Tensor | None = None
+        for turn in self.objective.turns(self.parts, batch, self.step / table.steps):
+            losses[turn.part] = turn.loss.detach()
+            norms.append(self._take(turn))
+            logits = logits if turn.logits is None else turn.logits.detach()
         self.step += 1
         self.average.update(self.network, self.step)
-        self.seen = batch, logits.target.detach()
-        self.tally.add(loss.detach(), norm, *self.seen)
+        self.seen = batch, logits
+        self.tally.add(losses, torch.stack(norms).norm(), *self.seen)
+
+    def _take(self, turn: Turn) -> Tensor:
+        """Step a part by its loss; the norm of its gradient."""
+        optimizer = self.optimizers[turn.part]
+        optimizer.zero_grad()
+        self.fabric.backward(turn.loss)
+        weights = self.parts[turn.part].module.parameters()
+        norm = nn.utils.clip_grad_norm_(weights, self.recipe.optimizer.clip or math.inf)
+        optimizer.step()
+        return norm
 
     def _batch(self) -> Batch:
         """This process's part of the step's batch."""
@@ -213,9 +234,9 @@ class _Trainer:
         return augment.cut(self.pool, plan, size, soft_mask=soft)
 
     def _set_mode(self, batch_norm: str) -> None:
-        self.network.train()
+        self.objective.train()
         if batch_norm == "frozen":
-            for module in self.network.modules():
+            for module in self.objective.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
 
@@ -227,10 +248,10 @@ class _Trainer:
                 f"the loss became {row['loss']} before step {self.step}; lower optimizer.lr or set "
                 f"optimizer.clip. The last state in {self.out} may be from before it"
             )
-        rate = self.optimizer.param_groups[0]["lr"]
         epoch = self.table.at(self.step - 1)[1] / self.table.epoch_length
-        self.history.add({"step": self.step, "epoch": epoch, "minutes": self.minutes, "lr": rate, **row})
-        text = f"loss {row['loss']:.3f} · IoU {row['iou']:.3f} · {row['images_s']:.0f} images/s"
+        self.history.add({"step": self.step, "epoch": epoch, "minutes": self.minutes, "lr": self.rate, **row})
+        iou = f"IoU {row['iou']:.3f} · " if "iou" in row else ""
+        text = f"loss {row['loss']:.3f} · {iou}{row['images_s']:.0f} images/s"
         return text + (f" · val {self.last['val_iou']:.3f}" if self.last else "")
 
     def _is_time_up(self, minutes: float) -> bool:
@@ -256,17 +277,13 @@ class _Trainer:
             return
         with self._clock("saving"):
             self._save_model(LAST)
-            optimizer = optim.state_tensors(self.optimizer)
-            parts = {
-                "model": self.network.state_dict(),
-                "average": self.average.module.state_dict(),
-                "optimizer": optimizer,
-            }
-            tensors = {f"{part}.{key}": t for part, values in parts.items() for key, t in values.items()}
+            groups = {"objective": self.objective.state_dict(), "average": self.average.module.state_dict()}
+            groups |= {_memory(part): optim.state_tensors(o) for part, o in self.optimizers.items()}
+            tensors = {f"{group}.{key}": t for group, values in groups.items() for key, t in values.items()}
             info = {name: getattr(self, name) for name in ("minutes", "last", "best", "spent")}
             checkpoint.save_state(self.out, checkpoint.State(self.step, tensors, info))
             batch, logits = self.seen
-            panels = [batch.image, batch.target, logits.sigmoid()]
+            panels = [batch.image, batch.target, *([] if logits is None else [logits.sigmoid()])]
             self.history.picture("crop", self.step, [p[0, 0].float().cpu().numpy() for p in panels])
         self.tally.restart()
 
@@ -286,24 +303,26 @@ class _Trainer:
         name, options = recipe.model.name, recipe.model.options
         checkpoint.save_model(self.out / folder, model, name=name, options=options, metadata=metadata)
 
-    def _resume(self, optimizer: torch.optim.Optimizer) -> None:
+    def _resume(self, optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
         """Take up the run's newest state, if there is one."""
         state = checkpoint.load_state(self.out)
         if state is None:
             return
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimizer": {}}
+        groups: defaultdict[str, dict[str, Tensor]] = defaultdict(dict)
         for key, tensor in state.tensors.items():
-            part, name = key.split(".", 1)
-            parts[part][name] = tensor
-        self.network.load_state_dict(parts["model"])
-        self.average.module.load_state_dict(parts["average"])
-        optim.restore(optimizer, parts["optimizer"])
+            group, name = key.split(".", 1)
+            groups[group][name] = tensor
+        self.objective.load_state_dict(groups["objective"])
+        self.average.module.load_state_dict(groups["average"])
+        for part, optimizer in optimizers.items():
+            optim.restore(optimizer, groups[_memory(part)])
         self.step = state.step
         for name, value in state.info.items():
             setattr(self, name, value)
 
     def _columns(self) -> list[str]:
         names = ["step", "epoch", "minutes", "lr", "loss", "iou", "gradient", "images_s"]
+        names += [f"loss_{part}" for part in self.parts if len(self.parts) > 1]
         names += [f"{d.name}_{metric}" for d in self.judges for metric in _VALIDATED]
         return [*names, "val_iou"] if self.judges else names
 
@@ -343,16 +362,22 @@ def _datasets(chosen: config.Data) -> tuple[list[Dataset], list[Dataset]]:
     return [learn for learn, _ in pairs], [judge for _, judge in pairs]
 
 
-def _network(recipe: Recipe, fabric: Fabric) -> nn.Module:
-    """The network with its first weights, on the device."""
+def _objective(recipe: Recipe, fabric: Fabric) -> Objective:
+    """All that is trained, with its first weights, on the device."""
     torch.manual_seed(seed_of(recipe.training.seed, _INIT))
     network = create_model(recipe.model.name, **recipe.model.options)
     if recipe.model.weights is not None:
         _start_from(network, recipe.model.weights)
+    objective = make_objective(network, recipe)
     if fabric.world_size > 1 and fabric.device.type == "cuda":
-        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        objective = nn.SyncBatchNorm.convert_sync_batchnorm(objective)  # type: ignore[no-untyped-call]
     layout = torch.channels_last if recipe.training.channels_last else torch.contiguous_format
-    return network.to(fabric.device, memory_format=layout)  # type: ignore[call-overload,no-any-return]
+    return objective.to(fabric.device, memory_format=layout)  # type: ignore[call-overload,no-any-return]
+
+
+def _memory(part: str) -> str:
+    """The name in a state of what a part's optimiser remembers."""
+    return f"optimizer-{part}"
 
 
 def _start_from(network: nn.Module, weights: str) -> None:

@@ -1,9 +1,11 @@
 """Rates from counts: checked values, empty cases and intervals."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from ismallnet.metrics import PROTOCOLS, ImageCount, count_image, derive
+from ismallnet.metrics import PROTOCOLS, ImageCount, TargetCounts, count_image, derive
 
 
 def pixels(tp: int, fp: int, fn: int, id: str = "a") -> ImageCount:
@@ -199,3 +201,41 @@ def test_no_image_and_negative_bootstraps_are_refused():
         derive([], PROTOCOLS["standard"])
     with pytest.raises(ValueError, match="bootstrap is -1"):
         derive(varied(), PROTOCOLS["standard"], bootstrap=-1)
+
+
+def cluttered(*targets: tuple[float, float]) -> ImageCount:
+    """An image with that gain and suppression of each of its targets."""
+    gain, suppression = np.array(targets, float).reshape(-1, 2).T
+    blank = np.ones(len(targets))
+    details = TargetCounts(blank, blank, blank, blank > 0, blank, gain, suppression)
+    return dataclasses.replace(pixels(1, 0, 0), details=details)
+
+
+def test_gain_is_the_median_over_images_of_the_mean_over_targets():
+    """Means 3, 10, infinity; one image with no target whose gain is defined is left out."""
+    nan, inf = np.nan, np.inf
+    counts = [
+        cluttered((2, 1), (4, 3)),
+        cluttered((10, 8), (nan, nan)),
+        cluttered((inf, inf)),
+        cluttered((nan, nan)),
+    ]
+    overall = derive(counts, PROTOCOLS["standard"]).overall
+    assert overall["scr_gain"].value == 10
+    assert overall["suppression"].value == 8
+    assert overall["flat_rings"].value == 1 / 4  # of the targets whose ring is not flat in the image
+    assert derive(counts[:2], PROTOCOLS["standard"]).overall["scr_gain"].value == 3  # of two the lower
+    assert np.isnan(derive(counts[3:], PROTOCOLS["standard"]).overall["scr_gain"].value)
+
+
+def test_interval_of_the_gain_is_between_gains_that_were_seen():
+    counts = [cluttered((gain, 2 * gain)) for gain in range(1, 40)] + [cluttered((np.inf, np.inf))] * 30
+    gain = derive(counts, PROTOCOLS["standard"], bootstrap=200).overall["scr_gain"]
+    assert gain.value == 35
+    assert {gain.low, gain.high} <= {*map(float, range(1, 40)), np.inf}
+    assert gain.low < gain.value < gain.high
+
+
+def test_gain_is_not_reported_unless_every_image_has_it():
+    without = dataclasses.replace(pixels(1, 0, 0), details=None)
+    assert "scr_gain" not in derive([cluttered((2, 1)), without], PROTOCOLS["standard"]).overall

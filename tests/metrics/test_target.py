@@ -7,7 +7,13 @@ import pytest
 from scipy import ndimage
 
 from ismallnet.metrics import PROTOCOLS, count_image
-from ismallnet.metrics.target import components, eccentricity, match, signal_to_clutter
+from ismallnet.metrics.target import (
+    components,
+    eccentricity,
+    gain_and_suppression,
+    match,
+    signal_to_clutter,
+)
 
 
 def blobs(seed: int, count: int, shape=(64, 64)) -> np.ndarray:
@@ -239,3 +245,43 @@ def test_counting_takes_bytes_without_overflow():
     mask = square(8, 8, 4)
     image[mask] = 255
     assert signal_to_clutter(image, mask, components(mask)) == pytest.approx(10 / 5, abs=0.1)
+
+
+def chequered(height: float) -> tuple[np.ndarray, np.ndarray]:
+    """A target of 2 px and that height on rows of 4 and 8 in turn: the ring has mean 6 and std 2."""
+    image = np.full((60, 60), 4.0)
+    image[::2] = 8
+    mask = np.zeros((60, 60), bool)
+    mask[30:32, 30] = True
+    return np.where(mask, height, image), mask
+
+
+def test_gain_and_suppression_by_hand():
+    image, mask = chequered(16)
+    response = np.where(mask, 30, (image - 4) / 8).astype(np.float32)  # ring of 0 and 0.5, target 30
+    gain, suppression = gain_and_suppression(image, response, mask, components(mask))
+    assert suppression == 8  # 2 / 0.25
+    assert gain == pytest.approx((30 - 0.25) / 0.25 / ((16 - 6) / 2))  # 119 / 5
+
+
+def test_gain_has_no_unit_and_suppression_has():
+    image, mask = chequered(16)
+    response = np.where(mask, 30, image / 8).astype(np.float32)
+    one = gain_and_suppression(image, response, mask, components(mask))
+    ten = gain_and_suppression(image, 10 * response, mask, components(mask))
+    assert ten[0] == pytest.approx(one[0])
+    assert ten[1] == pytest.approx(one[1] / 10)
+
+
+def test_gain_in_a_flat_response_is_infinite_or_where_the_target_is_gone_0():
+    image, mask = chequered(16)
+    found = components(mask)
+    assert gain_and_suppression(image, mask.astype(np.float32), mask, found) == (np.inf, np.inf)
+    assert gain_and_suppression(image, np.zeros(mask.shape, np.float32), mask, found) == (0, np.inf)
+
+
+def test_gain_in_a_flat_image_is_not_defined():
+    _, mask = chequered(16)
+    response = np.random.default_rng(0).random(mask.shape, dtype=np.float32)
+    gain, suppression = gain_and_suppression(np.where(mask, 9, 4), response, mask, components(mask))
+    assert np.isnan([gain, suppression]).all()

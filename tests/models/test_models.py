@@ -12,13 +12,21 @@ from ismallnet import data
 from ismallnet.models import MODELS, create_model, list_models
 from ismallnet.models.ismallnet import DetailHead
 
-SMALL = {"widths": (4, 4, 6, 6, 8)}
-"""Narrow enough for a test, every part present."""
+SMALL: dict[str, dict[str, object]] = {
+    "acm": {"blocks": 1},
+    "alcnet": {"blocks": 1},
+    "dnanet": {"backbone": "resnet10"},
+    "mdvsfa": {"miss_widths": (4,) * 8, "false_alarm_width": 4},
+    "tbcnet": {"widths": (4, 4, 6, 8)},
+}
+"""Small enough for a test, every part present."""
+NARROW = {"widths": (4, 4, 6, 6, 8)}
+"""Likewise for every form of iSmallNet."""
 
 
 def small(name: str, **options: object) -> nn.Module:
     torch.manual_seed(0)
-    return create_model(name, **{**SMALL, **options})
+    return create_model(name, **{**SMALL.get(name, NARROW), **options})
 
 
 def parameters(model: nn.Module) -> int:
@@ -98,7 +106,7 @@ def test_saved_and_loaded_weights_give_the_same_scores(name: str) -> None:
     model, image = small(name), torch.rand(2, 1, 48, 48)
     with torch.no_grad():
         model.train()(image)  # moves the batch-norm statistics off their initial values
-        other = create_model(name, **SMALL)
+        other = create_model(name, **SMALL.get(name, NARROW))
         other.load_state_dict(model.state_dict())
         assert torch.equal(model.eval().score(image), other.eval().score(image))
 
@@ -112,6 +120,14 @@ def test_bf16_autocast_stays_close_to_float32_and_returns_float32(name: str) -> 
             rough = model(image).target
     assert rough.dtype == torch.float32
     assert (rough - exact).abs().max() < 0.05 * exact.abs().max()
+
+
+@pytest.mark.parametrize("name", {entry.build: name for name, entry in MODELS.items()}.values())
+def test_the_exported_graph_gives_the_same_scores(name: str) -> None:
+    model, image = small(name).eval(), torch.rand(1, 1, 50, 64)
+    with torch.no_grad():
+        exported = torch.export.export(model, (image,)).module()
+        assert torch.allclose(exported(image).target, model(image).target, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 import ismallnet
-from ismallnet.cli.parser import Parser, add_model, add_out
+from ismallnet.cli.parser import Parser, add_decision, add_detector, add_out
 from ismallnet.cli.screen import failed, progress, say, table, warn
 
 SUMMARY = "find small targets in images"
@@ -17,7 +17,8 @@ _ROWS = 40
 def add(parser: Parser) -> None:
     """Add the options of the verb."""
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="images, folders and glob patterns")
-    add_model(parser, "--model", default="ismallnet-s")
+    add_detector(parser, "--model", default="ismallnet-s")
+    add_decision(parser)
     add_out(parser, "detections", "the pictures and tables")
     parser.add_argument(
         "--save",
@@ -39,7 +40,13 @@ def run(options: argparse.Namespace) -> int:
     """Do the work and print what came of it; the exit status."""
     from ismallnet.detect import detect_files
 
-    detector = ismallnet.load(options.model, threshold=options.threshold, device=options.device)
+    detector = ismallnet.load(
+        options.model,
+        device=options.device,
+        threshold=options.threshold,
+        k=options.k,
+        calibration=options.calibration,
+    )
     with progress("detecting") as advance:
         report = detect_files(
             options.sources,

@@ -6,15 +6,16 @@ import argparse
 from pathlib import Path
 
 import ismallnet
-from ismallnet.cli.parser import DATA_SETS, Parser, add_model
+from ismallnet.cli.parser import DATA_SETS, Parser, add_decision, add_detector
 from ismallnet.cli.screen import OK, progress, say, table
 
-SUMMARY = "score a network on a data set under a named protocol"
+SUMMARY = "score a detector on a data set under a named protocol"
 
 
 def add(parser: Parser) -> None:
     """Add the options of the verb."""
-    add_model(parser, "model")
+    add_detector(parser, "model")
+    add_decision(parser)
     parser.add_argument("--data", required=True, metavar="NAME", help=DATA_SETS)
     parser.add_argument("--root", default="data", metavar="DIR", help="where it is (default: %(default)s)")
     parser.add_argument("--split", default="test", help="which list of it (default: %(default)s)")
@@ -51,7 +52,13 @@ def run(options: argparse.Namespace) -> int:
 
     if options.out and Path(options.out).exists() and not options.force:
         raise FileExistsError(f"{options.out} exists; choose another --out, or overwrite it with --force")
-    detector = ismallnet.load(options.model, threshold=options.threshold, device=options.device)
+    detector = ismallnet.load(
+        options.model,
+        device=options.device,
+        threshold=options.threshold,
+        k=options.k,
+        calibration=options.calibration,
+    )
     dataset = data.load(options.data, options.root, options.split)
     with progress("evaluating") as advance:
         report = evaluate(

@@ -7,7 +7,7 @@ import argparse
 from ismallnet.cli.parser import Parser
 from ismallnet.cli.screen import OK, say, table
 
-SUMMARY = "list the networks and the state of their weights"
+SUMMARY = "list the networks with the state of their weights, and the filters"
 
 
 def add(_: Parser) -> None:
@@ -19,6 +19,7 @@ def run(_: argparse.Namespace) -> int:
     import torch
 
     from ismallnet.detector import WEIGHTS
+    from ismallnet.filters import FILTERS
     from ismallnet.models import MODELS, create_model
 
     rows = []
@@ -27,6 +28,7 @@ def run(_: argparse.Namespace) -> int:
             count = sum(parameter.numel() for parameter in create_model(name).parameters())
         bundled = (WEIGHTS / name / "config.json").is_file()
         rows.append((name, f"{count:,}", "bundled" if bundled else "none", entry.recipe, entry.summary))
-    table(("model", "parameters", "weights", "recipe", "what it is"), rows)
-    say("To train one: ismallnet train RECIPE --model.name MODEL --out runs/MODEL")
+    rows += [(name, "-", "none needed", "-", row.summary) for name, row in FILTERS.items()]
+    table(("detector", "parameters", "weights", "recipe", "what it is"), rows)
+    say("To train a network: ismallnet train RECIPE --model.name MODEL --out runs/MODEL")
     return OK

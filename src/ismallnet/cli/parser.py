@@ -34,15 +34,33 @@ class Parser(argparse.ArgumentParser):
         self.error(f"unknown argument {word!r}{nearest(word.partition('=')[0], options)}")
 
 
-def add_model(parser: Parser, name: str, *, default: str | None = None) -> None:
+def add_detector(parser: Parser, name: str, *, default: str | None = None) -> None:
     """Add the options that choose a detector."""
     text = "a name from `ismallnet list`, a run's folder, or a folder with config.json and model.safetensors"
     if default is None:
         parser.add_argument(name, metavar="MODEL", help=text)
     else:
         parser.add_argument(name, default=default, metavar="MODEL", help=f"{text} (default: %(default)s)")
-    parser.add_argument("--threshold", type=float, metavar="T", help="least score of a target (default: 0.5)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: %(default)s)")
+    parser.add_argument(
+        "--device", default="auto", help="of a network: auto, cpu, cuda, mps (default: %(default)s)"
+    )
+
+
+def add_decision(parser: Parser) -> None:
+    """Add the options that decide which pixels of a score are target; one of them at most."""
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument(
+        "--threshold", type=float, metavar="T", help="least score of a target, of a network (default: 0.5)"
+    )
+    choice.add_argument(
+        "--k",
+        type=float,
+        help="least response of a target, of a filter, in standard deviations above the mean of the image's "
+        "response (default: as calibrated on train lists)",
+    )
+    choice.add_argument(
+        "--calibration", metavar="PATH", help="file or folder of `ismallnet calibrate`: its threshold or k"
+    )
 
 
 def add_root(parser: Parser) -> None:

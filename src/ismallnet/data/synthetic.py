@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from ismallnet.data.clutter import CLUTTER, Clutter
+from ismallnet.targets import RING_PX, ring
 from ismallnet.types import Sample
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 Kind = Literal["point", "spot", "extended"]
 
-RING = 20
-"""Pixels by which a target's bounding box grows to the ring of its local signal-to-clutter ratio."""
 MASK_LEVEL = 0.25
 """A pixel is a target's where the target's profile reaches this part of its peak."""
 OPTICS = 0.7
@@ -268,8 +267,9 @@ def _sensor_noise(rng: np.random.Generator, height: int, width: int, noise: floa
 def _place(rng: np.random.Generator, background: Field, kinds: Sequence[Kind]) -> list[PlacedTarget]:
     """Put each target on the calmest of a few random places that are free."""
     height, width = background.shape
-    mean = cv2.blur(background, (2 * RING + 1, 2 * RING + 1))
-    variance = cv2.blur(background**2, (2 * RING + 1, 2 * RING + 1)) - mean**2
+    window = (2 * RING_PX + 1, 2 * RING_PX + 1)
+    mean = cv2.blur(background, window)
+    variance = cv2.blur(background**2, window) - mean**2
     placed: list[PlacedTarget] = []
     for kind in kinds:
         xs = rng.uniform(MARGIN, width - 1 - MARGIN, PLACES).round(2)
@@ -321,8 +321,8 @@ def _solve_amplitudes(
     image = background.copy()
     for _ in range(ROUNDS):
         largest = 0.0
-        for n, (profile, footprint, ring) in enumerate(zip(profiles, footprints, rings, strict=True)):
-            around = image[ring]
+        for n, (profile, footprint, where) in enumerate(zip(profiles, footprints, rings, strict=True)):
+            around = image[where]
             missing = around.mean() + scr * around.std() - image[footprint].mean()
             step = float(missing / profile[footprint].mean())
             image += step * profile
@@ -336,6 +336,7 @@ def _solve_amplitudes(
 def _ring(footprint: NDArray[np.bool_], footprints: list[NDArray[np.bool_]]) -> NDArray[np.bool_]:
     """The pixels around a target that belong to no target."""
     ys, xs = np.nonzero(footprint)
-    ring = np.zeros_like(footprint)
-    ring[max(ys.min() - RING, 0) : ys.max() + 1 + RING, max(xs.min() - RING, 0) : xs.max() + 1 + RING] = True
-    return np.asarray(ring & ~np.any(footprints, axis=0))
+    around = np.zeros_like(footprint)
+    window, free = ring((ys.min(), xs.min(), ys.max() + 1, xs.max() + 1), np.any(footprints, axis=0))
+    around[window] = free
+    return around

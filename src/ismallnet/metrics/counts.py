@@ -9,7 +9,14 @@ import numpy as np
 
 from ismallnet.metrics.box import BoxCount, count_boxes
 from ismallnet.metrics.pixel import count_pixels
-from ismallnet.metrics.target import Components, components, eccentricity, match, signal_to_clutter
+from ismallnet.metrics.target import (
+    Components,
+    components,
+    eccentricity,
+    gain_and_suppression,
+    match,
+    signal_to_clutter,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,6 +38,9 @@ class TargetCounts:
     """(T,) detected."""
     covered: NDArray[np.float64]
     """(T,) pixels that were predicted."""
+    gain: NDArray[np.float64] | None = None
+    suppression: NDArray[np.float64] | None = None
+    """(T,) SCR gain and background suppression, see `target.gain_and_suppression`; None but for filters."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,6 +83,7 @@ def count_image(
     image: NDArray[np.generic] | None = None,
     score: NDArray[np.float32] | None = None,
     floor: float = 0.05,
+    response: NDArray[np.float32] | None = None,
 ) -> ImageCount:
     """Compare a predicted with a true (H, W) mask under a protocol's matching.
 
@@ -85,6 +96,7 @@ def count_image(
         image: (H, W) grey levels; with it the details of the targets are kept.
         score: (H, W) score map; with it the ranked boxes are kept.
         floor: boxes are those of the components of ``score > floor``.
+        response: (H, W) of a filter, unscaled; with it the details have SCR gain and background suppression.
 
     Raises:
         TypeError: a mask is not boolean.
@@ -105,7 +117,7 @@ def count_image(
         matched=int(matched.sum()),
         predicted=len(found),
         false_pixels=int(found.area.sum() - found.area[partner[matched]].sum()),
-        details=None if image is None else _details(true, matched, prediction, truth, image),
+        details=None if image is None else _details(true, matched, prediction, truth, image, response),
         boxes=None if score is None else _boxes(score, floor, true),
     )
 
@@ -116,13 +128,19 @@ def _details(
     prediction: NDArray[np.bool_],
     truth: NDArray[np.bool_],
     image: NDArray[np.generic],
+    response: NDArray[np.float32] | None,
 ) -> TargetCounts:
+    gain, suppression = (
+        (None, None) if response is None else gain_and_suppression(image, response, truth, true)
+    )
     return TargetCounts(
         area=true.area.astype(np.float64),
         eccentricity=eccentricity(true),
         scr=signal_to_clutter(image, truth, true),
         matched=matched,
         covered=np.bincount(true.owner, prediction[true.y, true.x], len(true)).astype(np.float64),
+        gain=gain,
+        suppression=suppression,
     )
 
 

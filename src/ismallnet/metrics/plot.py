@@ -1,11 +1,15 @@
-"""Pictures of the curves; matplotlib is imported only here, inside the function."""
+"""Pictures of curves and threshold sweeps; matplotlib is imported only here, inside a function."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from ismallnet.metrics.curves import Curves
 
@@ -16,12 +20,6 @@ def save_curves(curves: Curves, folder: Path, *, title: str = "") -> list[Path]:
     Raises:
         ImportError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "pictures of curves need matplotlib, which is not installed; run `pip install 'ismallnet[plot]'`"
-        ) from error
     paths = []
     for name, xlabel, ylabel, step in (
         ("roc", "false positive rate (pixels)", "true positive rate (pixels)", "default"),
@@ -29,7 +27,7 @@ def save_curves(curves: Curves, folder: Path, *, title: str = "") -> list[Path]:
         ("froc", "false components an image", "Pd", "steps-post"),
     ):
         curve = getattr(curves, name)
-        figure = Figure(figsize=(5, 4), layout="constrained")
+        figure = _figure()
         axes = figure.subplots()
         axes.plot(curve.x, curve.y, drawstyle=step)
         axes.set(
@@ -43,3 +41,49 @@ def save_curves(curves: Curves, folder: Path, *, title: str = "") -> list[Path]:
         figure.savefig(path, dpi=120)
         paths.append(path)
     return paths
+
+
+def save_sweep(
+    path: Path,
+    values: NDArray[np.float64],
+    rates: Mapping[str, NDArray[np.float64]],
+    *,
+    name: str,
+    chosen: float,
+    title: str = "",
+) -> None:
+    """Write the picture of a threshold sweep: rates in [0, 1] on the left axis, Fa on the right one.
+
+    Args:
+        path: PNG to write.
+        values: (V,) thresholds, ascending.
+        rates: (V,) each; ``iou``, ``niou``, ``f1``, ``pd`` and ``fa`` are drawn.
+        name: of the threshold.
+        chosen: the threshold that is marked.
+        title: above the picture.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    figure = _figure()
+    left = figure.subplots()
+    for key, label in (("iou", "IoU"), ("niou", "nIoU"), ("f1", "F1"), ("pd", "Pd")):
+        left.plot(values, rates[key], label=label)
+    left.axvline(chosen, color="0.5", linestyle="--")
+    left.set(xlabel=name, ylim=(-0.02, 1.02), title=title)
+    left.grid(alpha=0.3)
+    right = left.twinx()
+    right.plot(values, rates["fa"] * 1e6, color="black", linestyle=":", label="Fa")
+    right.set(ylabel="Fa (1e-6)", yscale="symlog")
+    left.legend(handles=[*left.get_lines()[:-1], *right.get_lines()], fontsize="small")
+    figure.savefig(path, dpi=120)
+
+
+def _figure() -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "pictures of curves need matplotlib, which is not installed; run `pip install 'ismallnet[plot]'`"
+        ) from error
+    return Figure(figsize=(5, 4), layout="constrained")

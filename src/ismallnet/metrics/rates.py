@@ -52,7 +52,7 @@ class Rates:
 
     overall: dict[str, Rate]
     """iou, niou, mean_iou, precision, recall, f1, mean_precision, mean_recall, f1_of_means, pd, fa,
-    false_components, and ap50, ap where boxes were counted."""
+    false_components; ap50, ap where boxes were counted; scr_gain, suppression, flat_rings of a filter."""
     strata: tuple[StratumRate, ...]
 
 
@@ -79,7 +79,7 @@ def derive(counts: Sequence[ImageCount], protocol: Protocol, *, bootstrap: int =
     overall = {name: _interval(values) for name, values in _overall(counts, protocol, weights).items()}
     if all(count.boxes is not None for count in counts):
         overall |= _average_precision(counts, weights)
-    return Rates(overall, _strata(counts, weights))
+    return Rates(overall | _clutter(counts, weights), _strata(counts, weights))
 
 
 def _interval(values: Array) -> Rate:
@@ -124,6 +124,44 @@ def _average_precision(counts: Sequence[ImageCount], weights: Array) -> dict[str
     values = np.array([ranking.average_precision(weight) for weight in weights])
     values[1:][values[1:] < 0] = np.nan  # a replicate without a true box says nothing
     return {"ap50": _interval(values[:, 0]), "ap": _interval(values.mean(axis=1))}
+
+
+def _clutter(counts: Sequence[ImageCount], weights: Array) -> dict[str, Rate]:
+    """SCR gain, background suppression and share of flat rings; nothing where a response was not counted.
+
+    Either of the first two is the median over images of the mean over an image's targets. The mean over
+    images would be decided by the few rings in which the response is next to nothing.
+    """
+    pairs = [
+        (each.details.gain, each.details.suppression)
+        for each in counts
+        if each.details is not None and each.details.gain is not None and each.details.suppression is not None
+    ]
+    if len(pairs) < len(counts):
+        return {}
+    rates = {}
+    for name, targets in zip(("scr_gain", "suppression"), zip(*pairs, strict=True), strict=True):
+        defined = (values[~np.isnan(values)] for values in targets)
+        images = np.array([values.mean() if values.size else np.nan for values in defined])
+        rates[name] = _median(images, weights)
+    flat = np.array([np.isinf(factors).sum() for _, factors in pairs], float)
+    known = np.array([(~np.isnan(factors)).sum() for _, factors in pairs], float)
+    rates["flat_rings"] = _interval(ratio(weights @ flat, weights @ known))
+    return rates
+
+
+def _median(values: Array, weights: Array) -> Rate:
+    """Median of the values that are not nan, the lower one of two, and its interval; infinity is a value."""
+    kept = np.flatnonzero(~np.isnan(values))
+    order = kept[np.argsort(values[kept])]
+    total = np.cumsum(weights[:, order], axis=1)
+    medians = [values[order[np.searchsorted(row, row[-1] / 2)]] for row in total if row.size and row[-1] > 0]
+    if not medians:
+        return Rate(np.nan)
+    if len(medians) == 1:
+        return Rate(float(medians[0]))
+    low, high = np.percentile(medians[1:], [2.5, 97.5], method="inverted_cdf")  # between infinities is nan
+    return Rate(float(medians[0]), float(low), float(high))
 
 
 def _strata(counts: Sequence[ImageCount], weights: Array) -> tuple[StratumRate, ...]:

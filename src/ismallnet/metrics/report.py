@@ -22,7 +22,7 @@ DOUBTFUL = frozenset({("NUAA-SIRST", "Misc_111")})
 """Images whose published mask does not fit: they count, and the result without them is one extra line."""
 
 _PERCENT, _PPM, _PLAIN = (100.0, "%", 2), (1e6, "x 1e-6", 2), (1.0, "", 3)
-_UNITS = {"fa": _PPM, "false_components": _PLAIN}
+_UNITS = {"fa": _PPM, "false_components": _PLAIN, "scr_gain": _PLAIN, "suppression": _PLAIN}
 _TITLES = {
     "iou": "IoU (pooled)",
     "niou": "nIoU",
@@ -38,6 +38,9 @@ _TITLES = {
     "false_components": "false components an image",
     "ap50": "box AP@0.5",
     "ap": "box AP@[.5:.95]",
+    "scr_gain": "SCR gain (median image)",
+    "suppression": "background suppression (median image)",
+    "flat_rings": "targets in a flat response",
 }
 _HEADLINE = {
     "pooled": ("iou", "niou", "precision", "recall", "f1"),
@@ -143,7 +146,10 @@ class Report:
     def rows(self) -> list[tuple[str, str, str]]:
         """(quantity, value, 95 % interval) as text, the protocol's own quantities first."""
         overall = self.rates.overall
-        first = (*_HEADLINE[self.protocol.average], "pd", "fa", "false_components", "ap50", "ap")
+        first = (
+            *_HEADLINE[self.protocol.average],
+            *("pd", "fa", "false_components", "ap50", "ap", "scr_gain", "suppression", "flat_rings"),
+        )
         rows = [(_TITLES[name], *format_rate(name, overall[name])) for name in first if name in overall]
         if self.curves is not None:
             curves = {

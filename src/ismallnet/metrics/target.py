@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from ismallnet.targets import label
+from ismallnet.metrics.pixel import ratio
+from ismallnet.targets import label, ring
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ismallnet.metrics.protocols import Matching
-
-RING_PX = 20
-"""The neighbourhood of a target is its bounding box grown by this many pixels."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,26 +141,67 @@ def eccentricity(found: Components) -> NDArray[np.float64]:
     return np.sqrt(np.clip(2 * spread / major, 0, 1))
 
 
+def signal_and_clutter(
+    image: NDArray[np.generic], mask: NDArray[np.bool_], found: Components
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Measure how each component stands out of the ring around it, and how restless that ring is.
+
+    Args:
+        image: (H, W) grey levels, or a response, in any unit.
+        mask: (H, W) of which ``found`` are the components.
+        found: the components.
+
+    Returns:
+        (K,) ``abs(mean_target - mean_ring)`` and (K,) ``std_ring``, in the unit of the image. The ring is the
+        bounding box grown by 20 px, clipped to the image, without the pixels of any target; its std divides
+        by N. Both are nan where the ring has no pixel.
+    """
+    mean = np.bincount(found.owner, image[found.y, found.x].astype(np.float64), len(found)) / found.area
+    signal, clutter = np.full((2, len(found)), np.nan)
+    for index, box in enumerate(found.box):
+        window, free = ring(box, mask)
+        around = image[window][free].astype(np.float64)
+        if around.size:
+            signal[index] = abs(mean[index] - around.mean())
+            clutter[index] = around.std()
+    return signal, clutter
+
+
 def signal_to_clutter(
     image: NDArray[np.generic], mask: NDArray[np.bool_], found: Components
 ) -> NDArray[np.float64]:
     """(K,) signal-to-clutter ratio ``abs(mean_target - mean_ring) / std_ring`` of each component.
 
+    Arguments and ring are those of `signal_and_clutter`; the ratio has no unit.
+
+    Returns:
+        nan where the ring is flat (std 0) or has no pixel.
+    """
+    return ratio(*signal_and_clutter(image, mask, found))
+
+
+def gain_and_suppression(
+    image: NDArray[np.generic], response: NDArray[np.float32], mask: NDArray[np.bool_], found: Components
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Compare each component and its ring in the image with the same pixels of a filter's response.
+
     Args:
-        image: (H, W) grey levels in any unit; the ratio has none.
+        image: (H, W) grey levels.
+        response: (H, W), unscaled.
         mask: (H, W) of which ``found`` are the components.
         found: the components.
 
     Returns:
-        nan where the ring is flat (std 0) or has no pixel. The ring is the bounding box grown by 20 px,
-        clipped to the image, without the pixels of any target; its std divides by N.
+        (K,) SCR gain, the signal-to-clutter ratio in the response over that in the image, and (K,) background
+        suppression factor, ``std_ring`` in the image over that in the response; the first has no unit, the
+        second that of the image over that of the response. Where the ring is flat in the response (std 0) the
+        factor is infinite, and so is the gain unless the target has no response either: then it is 0. Where
+        the ring is flat in the image, or has no pixel, both are nan.
     """
-    target = np.bincount(found.owner, image[found.y, found.x].astype(np.float64), len(found)) / found.area
-    ratios = np.full(len(found), np.nan)
-    for index, (y0, x0, y1, x1) in enumerate(found.box):
-        window = np.s_[max(y0 - RING_PX, 0) : y1 + RING_PX, max(x0 - RING_PX, 0) : x1 + RING_PX]
-        ring = image[window][~mask[window]].astype(np.float64)
-        deviation = ring.std() if ring.size else 0.0
-        if deviation > 0:
-            ratios[index] = abs(target[index] - ring.mean()) / deviation
-    return ratios
+    signal, clutter = signal_and_clutter(image, mask, found)
+    answer, rest = signal_and_clutter(response, mask, found)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gain = np.where(answer > 0, answer / rest * clutter / signal, 0.0)
+        suppression = clutter / rest
+    defined = clutter > 0  # nan is not
+    return np.where(defined, gain, np.nan), np.where(defined, suppression, np.nan)

@@ -10,7 +10,12 @@ from typing import Any
 
 from torch import nn
 
+from ismallnet.models.acm import ACMNet
+from ismallnet.models.alcnet import ALCNet
+from ismallnet.models.dnanet import DNANet
 from ismallnet.models.ismallnet import ISmallNet
+from ismallnet.models.mdvsfa import MDvsFA
+from ismallnet.models.tbcnet import TBCNet
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,11 @@ MODELS: dict[str, Entry] = {
     ),
     "ismallnet-paper": Entry(ISmallNet, "the paper's text read literally", _PAPER, _TEXT),
     "ismallnet-s": Entry(ISmallNet, "our compact network", "recipes/fast-joint.yaml", _COMPACT),
+    "tbcnet": Entry(TBCNet, "encoder-decoder under a classifier, Zhao 2020", "recipes/tbcnet-nuaa.yaml"),
+    "mdvsfa": Entry(MDvsFA, "misses against false alarms, Wang 2019", "recipes/mdvsfa-nuaa.yaml"),
+    "acm": Entry(ACMNet, "asymmetric contextual modulation in a U-Net, Dai 2021", "recipes/acm-nuaa.yaml"),
+    "alcnet": Entry(ALCNet, "attentional local contrast, Dai 2021", "recipes/alcnet-nuaa.yaml"),
+    "dnanet": Entry(DNANet, "dense nested attention, Li 2022", "recipes/dnanet-nuaa.yaml"),
 }
 
 

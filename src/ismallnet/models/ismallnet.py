@@ -17,7 +17,7 @@ The order in which levels are concatenated is ours, finest first; the code's is 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
 
@@ -25,9 +25,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ismallnet.models.dnanet import OFFICIAL_BLOCK
 from ismallnet.models.encoder import RESNET18_DEPTHS, Encoder, ResNet18
-from ismallnet.models.layers import MergeBlock, ResidualBlock, in_float32, initialise, resize
-from ismallnet.models.nested import Down, NestedDecoder, WiringName
+from ismallnet.models.layers import (
+    Constants,
+    MergeBlock,
+    Network,
+    ResidualBlock,
+    check_choice,
+    in_float32,
+    initialise,
+    resize,
+)
+from ismallnet.models.nested import Down, LevelFusion, NestedDecoder, WiringName
 from ismallnet.types import Logits
 
 Streams = Literal["both", "interior", "boundary", "none", "unsupervised"]
@@ -40,52 +50,31 @@ STREAMS: dict[str, tuple[str, ...]] = {
 }
 """The streams that are built; interior and boundary are supervised by their own label maps."""
 
-GREY_MEAN, GREY_STD = (0.4288,), (0.2219,)
-"""Of all pixels of the NUAA-SIRST and NUDT-SIRST train lists (50_50), grey in [0, 1]."""
-OFFICIAL_MEAN, OFFICIAL_STD = (
+OFFICIAL: Constants = (
     (124.55 / 255, 118.90 / 255, 102.94 / 255),
     (56.77 / 255, 55.97 / 255, 57.50 / 255),
 )
 """The official code's three-channel constants (those of the DUTS saliency data set)."""
-
-
-class LevelFusion(nn.Module):
-    """Project every level to one width, enlarge to the finest, concatenate, one block (Decoder2, IBFM).
-
-    Args:
-        inputs: Channels of each level, finest first.
-        width: Channels of each projection and of the result.
-        block: Builds a block from channels in and out.
-        project_finest: Also project the finest level (IBFM does, Decoder2 passes it on).
-        official: Reproduce the official IBFM: the finest level is projected by the projection of the one
-            below it, and its own is never used.
-    """
-
-    def __init__(
-        self,
-        inputs: Sequence[int],
-        width: int,
-        block: Callable[[int, int], nn.Module],
-        *,
-        project_finest: bool,
-        official: bool = False,
-    ) -> None:
-        super().__init__()
-        self.project = nn.ModuleList(
-            nn.Conv2d(channels, width, 1) if level or project_finest else nn.Identity()
-            for level, channels in enumerate(inputs)
-        )
-        self.official = official
-        self.block = block(len(inputs) * width, width)
-
-    def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Map [(B, inputs[i], H / 2**i, W / 2**i)] to (B, width, H, W), and give the projections too."""
-        size = levels[0].shape[-2:]
-        projections = list(self.project)
-        if self.official:
-            projections[0] = projections[1]
-        narrow = [resize(project(x), size) for project, x in zip(projections, levels, strict=True)]
-        return self.block(torch.cat(narrow, 1)), narrow
+OFFICIAL_NAMES = (
+    (r"^encoders\.0\.levels\.(\d)", r"bbkbone.conv\1_0"),
+    (r"^encoders\.1\.levels\.(\d)", r"dbkbone.conv\1_0"),
+    (r"^decoders\.0\.nodes\.", "decoderb1.conv"),
+    (r"^decoders\.1\.nodes\.", "decoderd1.conv"),
+    (r"^finals\.0\.project\.(\d)", r"decoderb2.conv0_\1_1x1"),
+    (r"^finals\.1\.project\.(\d)", r"decoderd2.conv0_\1_1x1"),
+    (r"^finals\.0\.block", "decoderb2.conv0_4_final.0"),
+    (r"^finals\.1\.block", "decoderd2.conv0_4_final.0"),
+    (r"^fuse\.project\.(\d)", r"decoder3.conv\1_1x1"),  # conv0_1x1 is the one that is never used
+    (r"^fuse\.block", "decoder3.conv_final.0"),
+    (r"^heads\.interior\.predict", "linearb"),
+    (r"^heads\.boundary\.predict", "lineard"),
+    (r"^heads\.target\.body", "linear"),
+    (r"^heads\.target\.predict", "linear.3"),
+    *OFFICIAL_BLOCK,
+)
+"""From our names of the tensors, where ``official``, to that code's, one substitution after another."""
+OFFICIAL_REVERSED = r"^(finals\.\d|fuse)\.block\.(conv1|shortcut\.0)\.weight$"
+"""Our names of the convolutions that read all levels at once: coarsest first in the official code."""
 
 
 class Head(nn.Module):
@@ -148,7 +137,7 @@ class DetailHead(nn.Module):
         return in_float32(self.predict, self.merge(torch.cat([fine, self.image(image)], 1)))
 
 
-class ISmallNet(nn.Module):
+class ISmallNet(Network):
     """The three-stream network and, by its options, its ablations.
 
     Args:
@@ -181,9 +170,6 @@ class ISmallNet(nn.Module):
         ValueError: An option outside its choices, or lengths that do not match.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(
         self,
         *,
@@ -206,21 +192,17 @@ class ISmallNet(nn.Module):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(in_channels, mean, std, official=OFFICIAL)
         for option, value, accepted in (
-            ("in_channels", in_channels, (1, 3)),
             ("streams", streams, STREAMS),
             ("encoder", encoder, ("cbam", "resnet18", "plain")),
             ("share", share, ("nothing", "encoder", "decoder")),
             ("fusion", fusion, ("concat", "add")),
         ):
-            _check_choice(option, value, accepted)
+            check_choice(option, value, accepted)
         _check_levels(widths, depths, decoder_depths, encoder=encoder, official=official)
         _check_heads(patch=patch, detail=detail, prior=prior, streams=streams)
         self.streams, self.fusion, self.patch = STREAMS[streams], fusion, patch
-        default_mean, default_std = _CONSTANTS[in_channels]
-        self.register_buffer("mean", _by_channel("mean", mean or default_mean, in_channels))
-        self.register_buffer("std", _by_channel("std", std or default_std, in_channels))
         plain = partial(ResidualBlock, attention=False)
         block: Callable[[int, int], nn.Module] = ResidualBlock if encoder == "cbam" else plain
         node: Callable[[int, int], nn.Module] = MergeBlock if encoder == "plain" else block
@@ -253,9 +235,6 @@ class ISmallNet(nn.Module):
             )
         self.auxiliary = nn.ModuleList(head(width) for _ in widths) if deep else None
         self.multiple = stride * 2 ** (len(widths) - 1)
-        """Height and width are reflect-padded to a multiple of this, and the logits cropped back."""
-        self.minimum = 16
-        """Height and width to which a detector mirrors smaller images on all sides."""
         initialise(self)
         if prior is not None:
             self._start_from(prior)
@@ -276,11 +255,7 @@ class ISmallNet(nn.Module):
         Raises:
             ValueError: The shape is another.
         """
-        channels = self.mean.shape[1]
-        if image.ndim != 4 or image.shape[1] not in (1, channels) or 0 in image.shape:
-            raise ValueError(f"got an image of shape {tuple(image.shape)}; expected (B, {channels}, H, W)")
-        height, width = image.shape[-2:]
-        full = _pad((image - self.mean) / self.std, self.multiple)
+        full = self.prepare(image)
         x = F.pixel_unshuffle(full, self.patch) if self.patch > 1 else full
         features = [encoder(x) for encoder in self.encoders]
         features *= len(self.decoders) // len(features)
@@ -298,43 +273,13 @@ class ISmallNet(nn.Module):
         extra: list[Tensor] = []
         if self.auxiliary is not None and self.training:
             extra = [head(level) for head, level in zip(self.auxiliary, fused, strict=True)]
-        crop = (slice(None), slice(None), slice(height), slice(width))
+        crop = (..., slice(image.shape[-2]), slice(image.shape[-1]))
         return Logits(
             maps["target"][crop],
             maps["interior"][crop] if "interior" in maps else None,
             maps["boundary"][crop] if "boundary" in maps else None,
             tuple(logits[crop] for logits in extra),
         )
-
-    def score(self, image: Tensor) -> Tensor:
-        """Return the probability (B, 1, H, W) that each pixel belongs to a target."""
-        return torch.sigmoid(self(image).target.float())
-
-
-def _pad(x: Tensor, multiple: int) -> Tensor:
-    """Reflect-pad the right and bottom of (B, C, H, W) to a multiple; mirrors again where H or W is short."""
-    for axis in (-1, -2):
-        while missing := -x.shape[axis] % multiple:
-            inner = x.shape[axis] - 1
-            step = min(missing, inner) if inner else missing
-            padding = (0, step, 0, 0) if axis == -1 else (0, 0, 0, step)
-            x = F.pad(x, padding, mode="reflect" if inner else "replicate")  # one pixel is its own mirror
-    return x
-
-
-_CONSTANTS = {1: (GREY_MEAN, GREY_STD), 3: (OFFICIAL_MEAN, OFFICIAL_STD)}
-"""Mean and standard deviation of the input, by its number of channels."""
-
-
-def _by_channel(name: str, values: Sequence[float], channels: int) -> Tensor:
-    if len(values) != channels:
-        raise ValueError(f"got {len(values)} values of {name}; give one a channel, {channels}")
-    return torch.tensor(values, dtype=torch.float32).reshape(1, -1, 1, 1)
-
-
-def _check_choice(option: str, value: object, accepted: Iterable[object]) -> None:
-    if value not in accepted:
-        raise ValueError(f"unknown {option} {value!r}; choose from {', '.join(map(str, accepted))}")
 
 
 def _check_levels(

@@ -2,7 +2,8 @@
 
 Node X[i, j] sits on level i (0 is the finest), column j (0 is the encoder). Every node with j > 0
 reads X[i + 1, j - 1] doubled; a wiring says what else it reads. Sources: U-Net (Ronneberger 2015),
-U-Net++ (Zhou 2018), DNANet (Li 2022), iSmallNet Eq. 2.
+U-Net++ (Zhou 2018), DNANet (Li 2022), iSmallNet Eq. 2. What the nodes X[i, L - 1 - i] of the last diagonal
+know is joined by a ``LevelFusion``.
 """
 
 from __future__ import annotations
@@ -96,12 +97,67 @@ class NestedDecoder(nn.Module):
         size = (x.shape[-2] // 2, x.shape[-1] // 2)
         return resize(x, size, align_corners=True)
 
-    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Return [X[0, L-1], X[1, L-2], ..., X[L-1, 0]] for ``features`` = [X[0, 0], ..., X[L-1, 0]]."""
+    def all_nodes(self, features: Sequence[Tensor]) -> dict[tuple[int, int], Tensor]:
+        """Return every X[i, j] by its (i, j) for ``features`` = [X[0, 0], ..., X[L-1, 0]]."""
         x = {(i, 0): feature for i, feature in enumerate(features)}
         for i, j in self._grid():
             rows = [x[i, k] for k in range(j)] if self.wiring.dense else [x[i, 0]]
             below = resize(x[i + 1, j - 1], rows[0].shape[-2:], align_corners=self.align_corners)
             above = [self._halve(x[i - 1, k]) for k in self._above(i, j)]
             x[i, j] = self.nodes[f"{i}_{j}"](torch.cat([*rows, below, *above], 1))
+        return x
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Return [X[0, L-1], X[1, L-2], ..., X[L-1, 0]] for ``features`` = [X[0, 0], ..., X[L-1, 0]]."""
+        x = self.all_nodes(features)
         return [x[i, self.levels - 1 - i] for i in range(self.levels)]
+
+
+class LevelFusion(nn.Module):
+    """Project every level to one width, enlarge to the finest, concatenate, one block.
+
+    iSmallNet's Decoder2 and IBFM, DNANet's feature pyramid fusion.
+
+    Args:
+        inputs: Channels of each level, finest first.
+        width: Channels of each projection and of the result.
+        block: Builds a block from channels in and out.
+        project_finest: Also project the finest level (IBFM does, the other two pass it on).
+        official: Reproduce the official IBFM: the finest level is projected by the projection of the one
+            below it, and its own is never used.
+        align_corners: Of the enlargement (DNANet's has it, iSmallNet's has not).
+        coarsest_first: Concatenate in the official codes' order, coarsest first; else finest first.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[int],
+        width: int,
+        block: Callable[[int, int], nn.Module],
+        *,
+        project_finest: bool,
+        official: bool = False,
+        align_corners: bool = False,
+        coarsest_first: bool = False,
+    ) -> None:
+        super().__init__()
+        self.project = nn.ModuleList(
+            nn.Conv2d(channels, width, 1) if level or project_finest else nn.Identity()
+            for level, channels in enumerate(inputs)
+        )
+        self.official = official
+        self.align_corners, self.coarsest_first = align_corners, coarsest_first
+        self.block = block(len(inputs) * width, width)
+
+    def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Map [(B, inputs[i], H / 2**i, W / 2**i)] to (B, width, H, W), and give the projections too."""
+        size = levels[0].shape[-2:]
+        projections = list(self.project)
+        if self.official:
+            projections[0] = projections[1]
+        narrow = [
+            resize(project(x), size, align_corners=self.align_corners)
+            for project, x in zip(projections, levels, strict=True)
+        ]
+        ordered = narrow[::-1] if self.coarsest_first else narrow
+        return self.block(torch.cat(ordered, 1)), narrow

@@ -1,0 +1,75 @@
+"""What the low-rank detectors share: the image taken apart, and singular values from a Gram matrix.
+
+A target is sparse where its background has low rank. Both detectors split the patches of an image that way by
+singular value thresholding (SVT), many times over, and take the Gram matrix X X' for it: its eigenvectors
+are the left singular vectors U of X, its eigenvalues the squared singular values s, and
+
+    ``SVT(X, t) = U (1 - t / s) U' X`` over the s > t.
+
+Of a matrix of 441 × 2500 that is one of 441 × 441. Squaring blurs singular values below 1e-8 of the largest;
+the thresholds lie far above, so that the responses are those of full decompositions to 1e-8.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+from scipy.linalg import eigh
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+End = Literal["constant", "tolerance", "rank", "truncation", "support", "iterations"]
+
+
+class LowRank(NamedTuple):
+    """An image taken apart.
+
+    Attributes:
+        target: (H, W) float64, the sparse part.
+        background: (H, W) float64, the low-rank part, on the same scale.
+        iterations: Of the solver.
+        rank: Of the background in the last iteration: of the one matrix (IPI), of three unfoldings (RIPT).
+        support: Number of entries of the sparse part that are not 0, over all patches.
+        end: The rule that stopped the solver; `constant` where it never started.
+    """
+
+    target: Array
+    background: Array
+    iterations: int
+    rank: tuple[int, ...]
+    support: int
+    end: End
+
+
+def leading(gram: Array, threshold: float, *, expected: int) -> tuple[Array, Array]:
+    """Return the singular values of X above a threshold, and their left singular vectors.
+
+    A value that is above it by no more than rounding may be is left out: IPI starts with the second one for a
+    threshold, and a rank that chance decides is no rank.
+
+    Args:
+        gram: X X', (n, n); overwritten.
+        threshold: At least 0.
+        expected: Number of them, a guess. A few are found one by one, many faster all at once.
+
+    Returns:
+        (r,), rising, and (n, r).
+    """
+    floor = threshold**2 + 16 * np.finfo(np.float64).eps * np.trace(gram)
+    if expected < len(gram) // 6:
+        above = (floor, np.inf)
+        values, vectors = eigh(gram, subset_by_value=above, overwrite_a=True, check_finite=False)
+        return np.sqrt(values), vectors
+    values, vectors = eigh(gram, driver="evd", overwrite_a=True, check_finite=False)
+    first = np.searchsorted(values, floor, side="right")
+    return np.sqrt(values[first:]), vectors[:, first:]
+
+
+def to_unit(values: Array) -> Array:
+    """Scale to [0, 1] by the least and the largest value; all 0 where they are the same."""
+    low, high = values.min(), values.max()
+    return np.asarray((values - low) / (high - low)) if high > low else np.zeros_like(values)
