@@ -382,14 +382,13 @@ def _memory(part: str) -> str:
 
 def _start_from(network: nn.Module, weights: str) -> None:
     """Give a network the weights of a model folder."""
-    folder = find_weights(weights)
-    other, saved = checkpoint.load_model(folder)
+    other, saved = checkpoint.load_model(folder := find_weights(weights))
     try:
         network.load_state_dict(other.state_dict())
     except RuntimeError as error:
         raise ValueError(
-            f"model.weights: {folder} holds {saved.name} with options {dict(saved.options)}, which is "
-            f"another network than the recipe's; give it the same model.name and model.options"
+            f"model.weights: {folder} holds {saved.name}, another network than the recipe's; give the recipe "
+            f"the same name and its options, {dict(saved.options)}"
         ) from error
 
 
