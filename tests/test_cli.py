@@ -99,7 +99,7 @@ def trained(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_names_every_verb(run: Callable[..., Ended]) -> None:
     status, out, _ = run("--help")
     assert status == 0
-    verbs = ("detect", "train", "evaluate", "calibrate", "labels", "list", "data")
+    verbs = ("detect", "train", "evaluate", "calibrate", "labels", "list", "data", "benchmark")
     assert all(verb in out for verb in verbs)
 
 

@@ -112,6 +112,7 @@ class Detector:
         name: As given.
         rule: As given; may be replaced.
         weights_sha256: Of the file of weights that `load` read; None for any other detector.
+        folder: The model folder that `load` read; None for any other detector.
     """
 
     def __init__(
@@ -125,6 +126,7 @@ class Detector:
     ) -> None:
         self.name, self.rule = name, rule
         self.weights_sha256: str | None = None
+        self.folder: Path | None = None
         self._function, self._logits, self._minimum = function, logits, minimum
 
     def __repr__(self) -> str:
@@ -265,12 +267,13 @@ def load(
         ValueError: Two of threshold, k and calibration, or one that is not for this detector; a threshold
             outside [0, 1], weights of another model, or a device that is not here.
     """
-    from ismallnet.filters import FILTERS
+    from ismallnet.filters import list_filters
 
     if sum(given is not None for given in (threshold, k, calibration)) > 1:
         raise ValueError("threshold, k and calibration exclude each other; give one of them")
     name = str(name_or_folder)
-    if name in FILTERS:
+    filters = list_filters()
+    if name in filters:
         if threshold is not None:
             raise ValueError(
                 f"{name} is a filter, and its response has no scale: give k (--k), the number of standard "
@@ -281,7 +284,7 @@ def load(
         detector = Detector.from_filter(name, rule=None if k is None else Statistical(k))
     elif k is not None:
         raise ValueError(
-            f"k is for the filters ({', '.join(FILTERS)}); {name} is none: give a threshold (--threshold)"
+            f"k is for the filters ({', '.join(filters)}); {name} is none: give a threshold (--threshold)"
         )
     else:
         detector = _load_network(name_or_folder, device, threshold)
@@ -301,6 +304,7 @@ def _load_network(name_or_folder: str | Path, device: str, threshold: float | No
     name = saved.name if folder.parent == WEIGHTS else f"{saved.name} ({folder})"
     rule = Fixed() if threshold is None else Fixed(threshold)
     detector = Detector.from_model(model, name=name, rule=rule, device=device)
+    detector.folder = folder
     detector.weights_sha256 = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
     return detector
 
@@ -328,7 +332,7 @@ def _calibrated_rule(path: Path, detector: Detector) -> Rule:
 
 def find_weights(name_or_folder: str | Path) -> Path:
     """Return the model folder that a name or a folder stands for; see `load` for both and the errors."""
-    from ismallnet.filters import FILTERS
+    from ismallnet.filters import list_filters
     from ismallnet.models import MODELS
 
     name = str(name_or_folder)
@@ -347,7 +351,7 @@ def find_weights(name_or_folder: str | Path) -> Path:
         raise FileNotFoundError(
             f"no config.json in {folder} or its folders best and last; give a model's or a run's folder"
         )
-    known = [*MODELS, *FILTERS]
+    known = [*MODELS, *list_filters()]
     near = difflib.get_close_matches(name, known, 1)
     hint = f"did you mean {near[0]}? " if near else ""
     raise FileNotFoundError(f"{name} is neither a folder nor a model; {hint}choose from {', '.join(known)}")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import ismallnet
-from ismallnet.cli import calibrate, convert, data, detect, evaluate, labels, models, train
+from ismallnet.cli import benchmark, calibrate, convert, data, detect, evaluate, labels, models, train
 from ismallnet.cli.parser import Parser
 from ismallnet.cli.screen import INTERRUPTED, OK, USAGE, complain, warn
 
@@ -43,6 +43,17 @@ DATA_VERBS = {
     "check": Verb("say what is wrong with a data set", data.add_check, data.run_check),
     "pack": Verb("put data sets into one small file that loads in seconds", data.add_pack, data.run_pack),
     "synth": Verb("make synthetic infrared scenes with exact masks", data.add_synth, data.run_synth),
+}
+BENCHMARK_VERBS = {
+    "table1": Verb(
+        "measure every detector beside the paper's numbers", benchmark.add_table1, benchmark.run_table1
+    ),
+    "figure3": Verb(
+        "draw what every detector finds in some images", benchmark.add_figure3, benchmark.run_figure3
+    ),
+    "curves": Verb(
+        "draw every detector's curve in one plot a data set", benchmark.add_curves, benchmark.run_curves
+    ),
 }
 
 
@@ -82,8 +93,12 @@ def command_parser() -> Parser:
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     _add_verbs(verbs, VERBS)
-    group = verbs.add_parser("data", help=data.SUMMARY, description=f"{data.SUMMARY.capitalize()}.")
-    _add_verbs(group.add_subparsers(title="verbs", metavar="VERB", required=True), DATA_VERBS)
+    for name, summary, own in (
+        ("data", data.SUMMARY, DATA_VERBS),
+        ("benchmark", benchmark.SUMMARY, BENCHMARK_VERBS),
+    ):
+        group = verbs.add_parser(name, help=summary, description=f"{summary.capitalize()}.")
+        _add_verbs(group.add_subparsers(title="verbs", metavar="VERB", required=True), own)
     return parser
 
 

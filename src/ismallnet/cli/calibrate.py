@@ -52,11 +52,11 @@ def run(options: argparse.Namespace) -> int:
     """Do the work and print what came of it; the exit status."""
     from ismallnet import data
     from ismallnet.calibrate import calibrate, write_calibration
-    from ismallnet.filters import FILTERS
+    from ismallnet.filters import list_filters
 
     if Path(options.out).exists() and not options.force:
         raise FileExistsError(f"{options.out} exists; choose another --out, or overwrite it with --force")
-    any_k = 1.0 if options.model in FILTERS else None  # a new filter has none bundled
+    any_k = 1.0 if options.model in list_filters() else None  # a new filter has none bundled
     detector = ismallnet.load(options.model, device=options.device, k=any_k)
     datasets = [data.load(name, options.root, options.split) for name in options.data]
     with progress("calibrating") as advance:

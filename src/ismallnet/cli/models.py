@@ -19,7 +19,7 @@ def run(_: argparse.Namespace) -> int:
     import torch
 
     from ismallnet.detector import WEIGHTS
-    from ismallnet.filters import FILTERS
+    from ismallnet.filters import all_filters
     from ismallnet.models import MODELS, create_model
 
     rows = []
@@ -28,7 +28,7 @@ def run(_: argparse.Namespace) -> int:
             count = sum(parameter.numel() for parameter in create_model(name).parameters())
         bundled = (WEIGHTS / name / "config.json").is_file()
         rows.append((name, f"{count:,}", "bundled" if bundled else "none", entry.recipe, entry.summary))
-    rows += [(name, "-", "none needed", "-", row.summary) for name, row in FILTERS.items()]
+    rows += [(name, "-", "none needed", "-", row.summary) for name, row in all_filters().items()]
     table(("detector", "parameters", "weights", "recipe", "what it is"), rows)
     say("To train a network: ismallnet train RECIPE --model.name MODEL --out runs/MODEL")
     return OK

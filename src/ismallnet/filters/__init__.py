@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ismallnet import plugins
 from ismallnet.filters.background import max_median, top_hat
 from ismallnet.filters.contrast import lcm, tllcm
 from ismallnet.filters.patch_image import ipi
@@ -29,6 +31,10 @@ CALIBRATION = Path(__file__).parent / "calibration.json"
 """By name of a filter, what ``ismallnet calibrate`` chose for its default parameters, and on what."""
 
 
+class NotCalibratedError(ValueError):
+    """A filter without a k for its rule; the text has the command that chooses one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A row of ``FILTERS``."""
@@ -38,6 +44,8 @@ class Entry:
     summary: str
     minimum: int = 1
     """Side, in pixels, to which a detector mirrors smaller images; of the default parameters."""
+    k: float | None = None
+    """Of the rule, mean + k standard deviations, of a filter from outside; ours are in `CALIBRATION`."""
 
 
 FILTERS: dict[str, Entry] = {
@@ -51,19 +59,40 @@ FILTERS: dict[str, Entry] = {
 
 
 def list_filters() -> list[str]:
-    """Return the names that ``create_filter`` takes."""
-    return list(FILTERS)
+    """Return the names that ``create_filter`` takes: ours, then those of plugins, which are not imported.
+
+    Raises:
+        ValueError: Names of plugins clash.
+    """
+    return [*FILTERS, *plugins.find_plugins(plugins.FILTERS, FILTERS)]
+
+
+def all_filters() -> dict[str, Entry]:
+    """Return the rows of all filters, ours and those of plugins; a broken plugin is warned of and left out.
+
+    Raises:
+        ValueError: Names of plugins clash.
+    """
+    rows = dict(FILTERS)
+    for name, point in plugins.find_plugins(plugins.FILTERS, FILTERS).items():
+        try:
+            rows[name] = plugins.load_plugin(point, Entry)
+        except plugins.PluginError as error:
+            warnings.warn(f"left out: {error}", stacklevel=2)
+    return rows
 
 
 def find_filter(name: str) -> Entry:
-    """Return the row of a filter.
+    """Return the row of a filter; a plugin is imported here.
 
     Raises:
-        ValueError: No such name.
+        ValueError: No such name, or a plugin that is broken or whose name clashes.
     """
-    if name not in FILTERS:
-        raise ValueError(f"unknown filter {name!r}; choose from {', '.join(FILTERS)}")
-    return FILTERS[name]
+    if name not in list_filters():
+        raise ValueError(f"unknown filter {name!r}; choose from {', '.join(list_filters())}")
+    if name in FILTERS:
+        return FILTERS[name]
+    return plugins.load_plugin(plugins.find_plugins(plugins.FILTERS, FILTERS)[name], Entry)
 
 
 def create_filter(name: str, **parameters: Any) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
@@ -97,14 +126,31 @@ def bundled_k(name: str) -> float:
     """Return the k of a filter's rule, mean + k standard deviations, that was chosen on train lists.
 
     Raises:
-        ValueError: No such name, or the filter was not calibrated; the text has the command that does it.
+        NotCalibratedError: The filter was not calibrated; the text has the command that does it.
+        ValueError: No such name.
     """
-    find_filter(name)
+    entry = find_filter(name)
+    if entry.k is not None:
+        return entry.k
     if name not in _calibrations():
-        raise ValueError(
+        raise NotCalibratedError(
             f"{name} is not calibrated; give k (--k), or choose one: ismallnet calibrate {name} --data NAME"
         )
     return float(_calibrations()[name]["value"])
+
+
+def calibration_of(name: str) -> str:
+    """Say where the bundled k of a filter comes from: criterion, lists and numbers of images.
+
+    Raises:
+        ValueError: As `bundled_k`.
+    """
+    k = bundled_k(name)
+    if name not in _calibrations():
+        return f"k = {k:g}, by its plugin"
+    chosen = _calibrations()[name]
+    lists = " + ".join(f"{part['name']} {part['split']} (n = {part['n']})" for part in chosen["data"])
+    return f"k = {k:g}, by {chosen['criterion']} on {lists}"
 
 
 @functools.cache

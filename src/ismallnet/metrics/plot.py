@@ -27,7 +27,7 @@ def save_curves(curves: Curves, folder: Path, *, title: str = "") -> list[Path]:
         ("froc", "false components an image", "Pd", "steps-post"),
     ):
         curve = getattr(curves, name)
-        figure = _figure()
+        figure = new_figure()
         axes = figure.subplots()
         axes.plot(curve.x, curve.y, drawstyle=step)
         axes.set(
@@ -65,7 +65,7 @@ def save_sweep(
     Raises:
         ImportError: matplotlib is not installed.
     """
-    figure = _figure()
+    figure = new_figure()
     left = figure.subplots()
     for key, label in (("iou", "IoU"), ("niou", "nIoU"), ("f1", "F1"), ("pd", "Pd")):
         left.plot(values, rates[key], label=label)
@@ -79,11 +79,16 @@ def save_sweep(
     figure.savefig(path, dpi=120)
 
 
-def _figure() -> Any:
+def new_figure(width: float = 5, height: float = 4) -> Any:
+    """Return an empty figure of that size in inches.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
-            "pictures of curves need matplotlib, which is not installed; run `pip install 'ismallnet[plot]'`"
+            "pictures need matplotlib, which is not installed; run `pip install 'ismallnet[plot]'`"
         ) from error
-    return Figure(figsize=(5, 4), layout="constrained")
+    return Figure(figsize=(width, height), layout="constrained")

@@ -1,0 +1,160 @@
+"""Who takes part: filters and networks with weights, each scoring an image once a geometry."""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ismallnet.benchmark.published import published
+from ismallnet.detector import Detector, NoWeightsError, Rule, load
+from ismallnet.filters import NotCalibratedError, calibration_of, list_filters
+from ismallnet.models import list_models
+from ismallnet.plugins import PluginError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ismallnet.data import Dataset
+
+SIDE = 256
+"""Height and width, in pixels, of the image that multiply-adds are counted for."""
+NO_WEIGHTS = "no weights"
+FIXED = "fixed, not calibrated"
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A detector that cannot take part on a data set."""
+
+    name: str
+    data: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a table says of a detector beside its rates; None where it does not apply."""
+
+    calibrated: str
+    """Where its k or threshold comes from."""
+    parameters: int | None = None
+    macs: int | None = None
+    """Multiply-adds for an image of `SIDE` × `SIDE` pixels."""
+    trained_on: str | None = None
+    training_seed: int | None = None
+
+
+class Remembering:
+    """A detector that scores an image once a geometry, however many protocols ask; it keeps every map."""
+
+    def __init__(self, detector: Detector) -> None:
+        self.name: str = detector.name
+        self.rule: Rule = detector.rule
+        self.weights_sha256 = detector.weights_sha256
+        self._detector = detector
+        self._maps: dict[tuple[object, ...], NDArray[np.float32]] = {}
+        self._seconds: dict[tuple[int, int] | None, list[float]] = {}
+
+    def score(
+        self, image: NDArray[np.float32], *, input_size: tuple[int, int] | None = None
+    ) -> NDArray[np.float32]:
+        """(H, W) score map, from memory where the same pixels were scored at the same size before."""
+        key = hashlib.sha256(image.tobytes()).digest(), image.shape, input_size
+        if key not in self._maps:
+            start = time.perf_counter()
+            self._maps[key] = self._detector.score(image, input_size=input_size)
+            self._seconds.setdefault(input_size, []).append(time.perf_counter() - start)
+        return self._maps[key]
+
+    def milliseconds(self, input_size: tuple[int, int] | None) -> float:
+        """Median wall-clock time of an image in a geometry that was scored."""
+        return 1000 * statistics.median(self._seconds[input_size])
+
+
+def list_entrants(names: Sequence[str] | None, weights: Mapping[str, str]) -> list[str]:
+    """Return the names that take part: those given, else all there are in the paper's order; then of weights.
+
+    Args:
+        names: Names, or folders of weights; all filters and networks where None.
+        weights: By NAME, or by NAME:DATA for one data set, the folder of weights that takes the name's part.
+
+    Raises:
+        ValueError: A name is given twice.
+    """
+    if names is None:
+        every = [*(row.detector for row in published()), *list_filters(), *list_models()]
+        names = list(dict.fromkeys(every))
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise ValueError(f"{min(twice)} is given twice; a detector has one row a data set and protocol")
+    return list(dict.fromkeys([*names, *(key.partition(":")[0] for key in weights)]))
+
+
+def enter(
+    names: Sequence[str], data: str, weights: Mapping[str, str], *, device: str = "auto"
+) -> tuple[dict[str, Detector], list[Missing]]:
+    """Load the detectors that take part on a data set, and say of the others why they do not.
+
+    Raises:
+        FileNotFoundError: Neither a known name nor a folder with weights.
+        ValueError: Damaged weights, or a device that is not here.
+    """
+    elsewhere = {key.partition(":")[0] for key in weights} - {*list_models(), *list_filters()}
+    ready: dict[str, Detector] = {}
+    missing = []
+    for name in names:
+        source = weights.get(f"{name}:{data}", weights.get(name, name))
+        if source == name and name in elsewhere:
+            missing.append(
+                Missing(name, data, f"{NO_WEIGHTS} for {data}: give --weights {name}:{data}=FOLDER")
+            )
+            continue
+        try:
+            ready[name] = load(source, device=device)
+        except NoWeightsError as error:
+            command = str(error).rpartition(": ")[2]  # its text ends in it
+            missing.append(Missing(name, data, f"{NO_WEIGHTS}: train with {command}"))
+        except (NotCalibratedError, PluginError) as error:
+            missing.append(Missing(name, data, str(error)))
+    return ready, missing
+
+
+def limited(dataset: Dataset, limit: int | None) -> Dataset:
+    """Return the first ``limit`` images of a data set under a name that says so; all where None.
+
+    Raises:
+        ValueError: A limit below 1.
+    """
+    if limit is None:
+        return dataset
+    if limit < 1:
+        raise ValueError(f"limit is a number of images, 1 or more; got {limit}")
+    ids = dataset.ids[:limit]  # the split stays last in the name, where a test list is known by it
+    return dataset.subset(ids, split=f"first {len(ids)} of {len(dataset)}/{dataset.split}")
+
+
+def facts(detector: Detector) -> Facts:
+    """Return what a table says of a detector beside its rates."""
+    if detector.folder is None:
+        return Facts(calibrated=calibration_of(detector.name))
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from ismallnet.checkpoint import load_model
+
+    model, saved = load_model(detector.folder)
+    lists = (f"{each['name']} {each['split']}" for each in saved.metadata.get("data", []))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, 1, SIDE, SIDE))
+    return Facts(
+        calibrated=FIXED,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        macs=counter.get_total_flops() // 2,
+        trained_on=" + ".join(lists) or None,
+        training_seed=saved.metadata.get("recipe", {}).get("training", {}).get("seed"),
+    )

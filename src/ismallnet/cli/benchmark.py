@@ -1,0 +1,217 @@
+"""``ismallnet benchmark table1|figure3|curves``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ismallnet.cli.parser import DATA_SETS, Parser
+from ismallnet.cli.screen import OK, progress, say, warn
+
+if TYPE_CHECKING:
+    from ismallnet.data import Dataset
+
+SUMMARY = "the field's table, figure and curves, of all detectors side by side"
+_DATA = ("NUAA-SIRST", "NUDT-SIRST")
+
+
+def add_table1(parser: Parser) -> None:
+    """Add the options of the verb."""
+    _add_common(
+        parser, "results/table1", "table1.csv, strata.csv and table1.md; gone on with where it has them"
+    )
+    parser.add_argument(
+        "--protocols",
+        nargs="+",
+        default=("ismallnet", "standard"),
+        metavar="NAME",
+        help="default: ismallnet standard",
+    )
+    parser.add_argument(
+        "--bootstrap", type=int, default=1000, help="replicates of the intervals (default: 1000)"
+    )
+    _add_limit(parser)
+
+
+def add_figure3(parser: Parser) -> None:
+    """Add the options of the verb."""
+    _add_common(parser, "figure3", "figure3.png and figure3.pdf")
+    parser.add_argument(
+        "--images",
+        nargs="+",
+        metavar="DATA:ID",
+        help="rows of the figure (default: of each list the image with the dimmest target, that with "
+        "most targets and that with the largest, whatever a detector says)",
+    )
+    parser.add_argument("--surface", action="store_true", help="also the scores as surfaces in 3-D")
+
+
+def add_curves(parser: Parser) -> None:
+    """Add the options of the verb."""
+    _add_common(parser, "results/curves", "roc.csv, points and a picture a data set; gone on with")
+    _add_limit(parser)
+
+
+def run_table1(options: argparse.Namespace) -> int:
+    """Do the work and print what came of it; the exit status."""
+    from ismallnet.benchmark.page import to_markdown
+    from ismallnet.benchmark.table1 import table1
+    from ismallnet.checkpoint import write_text
+
+    datasets = _datasets(options)
+    with progress("measuring") as advance:
+        table = table1(
+            datasets,
+            options.detectors,
+            out=options.out,
+            weights=_weights(options.weights),
+            protocols=options.protocols,
+            limit=options.limit,
+            bootstrap=options.bootstrap,
+            purpose=options.purpose,
+            log=options.log,
+            device=options.device,
+            advance=advance,
+        )
+    page = Path(options.out) / "table1.md"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    write_text(page, to_markdown(table))
+    for text in dict.fromkeys(f"{each.name}: {each.reason}" for each in table.missing):
+        warn(text)
+    say(f"{table.computed} rows computed, {len(table.rows)} in {options.out}; the page is {page}")
+    return OK
+
+
+def run_figure3(options: argparse.Namespace) -> int:
+    """Do the work and print what came of it; the exit status."""
+    from ismallnet.benchmark.figure3 import choose, draw, look
+
+    datasets = _datasets(options)
+    wanted = _wanted(options.images, [each.name for each in datasets])
+    chosen = [
+        each.subset(wanted[each.name] if options.images else choose(each))
+        for each in datasets
+        if not options.images or each.name in wanted
+    ]
+    with progress("looking") as advance:
+        looks, missing = look(
+            chosen,
+            options.detectors,
+            weights=_weights(options.weights),
+            purpose=options.purpose,
+            log=options.log,
+            device=options.device,
+            advance=advance,
+        )
+    for text in dict.fromkeys(f"{each.name}: {each.reason}" for each in missing):
+        warn(text)
+    for path in draw(looks, options.out, surface=options.surface):
+        say(f"wrote {path}")
+    return OK
+
+
+def run_curves(options: argparse.Namespace) -> int:
+    """Do the work and print what came of it; the exit status."""
+    from ismallnet.benchmark.curves import curves
+
+    datasets = _datasets(options)
+    with progress("sweeping") as advance:
+        paths = curves(
+            datasets,
+            options.detectors,
+            out=options.out,
+            weights=_weights(options.weights),
+            limit=options.limit,
+            purpose=options.purpose,
+            log=options.log,
+            device=options.device,
+            advance=advance,
+        )
+    for path in paths:
+        say(f"wrote {path}")
+    return OK
+
+
+def _add_common(parser: Parser, out: str, what: str) -> None:
+    parser.add_argument(
+        "--root", default="data", metavar="DIR", help="where the data sets are (default: data)"
+    )
+    parser.add_argument(
+        "--data", nargs="+", default=_DATA, metavar="NAME", help=f"{DATA_SETS} (default: {' '.join(_DATA)})"
+    )
+    parser.add_argument("--split", default="test", help="which list of them (default: %(default)s)")
+    parser.add_argument(
+        "--detectors",
+        nargs="+",
+        metavar="MODEL",
+        help="names from `ismallnet list`, or folders of weights (default: everything in the list)",
+    )
+    parser.add_argument(
+        "--weights",
+        nargs="+",
+        default=(),
+        metavar="NAME=DIR",
+        help="a run's folder as NAME, of the list or a row of its own; NAME:DATA=DIR for one data set",
+    )
+    parser.add_argument("--out", default=out, metavar="DIR", help=f"folder for {what} (default: %(default)s)")
+    parser.add_argument(
+        "--purpose",
+        default=parser.prog.removeprefix("ismallnet "),
+        metavar="TEXT",
+        help="why test lists are opened (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--log",
+        default="results",
+        metavar="DIR",
+        help="folder of test_evaluations.csv, a row for every look at a test list (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--device", default="auto", help="of networks: auto, cpu, cuda, mps (default: %(default)s)"
+    )
+
+
+def _add_limit(parser: Parser) -> None:
+    parser.add_argument(
+        "--limit",
+        type=int,
+        metavar="N",
+        help="a rehearsal: the first N images of each list; of a test list, a look at it all the same",
+    )
+
+
+def _datasets(options: argparse.Namespace) -> list[Dataset]:
+    from ismallnet import data
+
+    return [data.load(name, options.root, options.split) for name in options.data]
+
+
+def _weights(words: list[str]) -> dict[str, str]:
+    from ismallnet.data.layouts import find_layout
+
+    found: dict[str, str] = {}
+    for word in words:
+        name, equals, folder = word.partition("=")
+        if not name or not equals or not folder:
+            raise ValueError(f"--weights takes NAME=FOLDER or NAME:DATA=FOLDER; got {word!r}")
+        if ":" in name:  # any name of the data set
+            own, _, data = name.partition(":")
+            name = f"{own}:{find_layout(data).name}"
+        if name in found:
+            raise ValueError(f"--weights has {name} twice; give one folder a name")
+        found[name] = folder
+    return found
+
+
+def _wanted(words: list[str] | None, known: list[str]) -> dict[str, list[str]]:
+    from ismallnet.data.layouts import find_layout
+
+    wanted: dict[str, list[str]] = {}
+    for word in words or ():
+        given, _, id = word.partition(":")
+        name = find_layout(given).name
+        if not id or name not in known:
+            raise ValueError(f"--images takes DATA:ID with DATA one of {', '.join(known)}; got {word!r}")
+        wanted.setdefault(name, []).append(id)
+    return wanted
