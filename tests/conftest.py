@@ -22,3 +22,9 @@ def data_root() -> Path:
     if not root.is_dir():
         pytest.skip(f"no public data sets at {root}; set ISMALLNET_DATA to the folder that holds them")
     return root
+
+
+@pytest.fixture(autouse=True)
+def _width_of_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is printed is as wide as in a file, whatever the workers of a parallel run say of a terminal."""
+    monkeypatch.delenv("COLUMNS", raising=False)
