@@ -224,8 +224,10 @@ def _counts(panel: Panel) -> dict[str, int]:
 def _masks(looks: Sequence[Look], names: Sequence[str]) -> Any:
     """The figure proper: the image, a column a detector, the truth."""
     columns = ["image", *names, "truth"]
-    figure = new_figure(INCH * len(columns), INCH * len(looks) + 0.4)
-    grid = figure.subplots(len(looks), len(columns), squeeze=False)
+    shapes = [each.sample.mask.shape for each in looks]
+    heights = [height / width for height, width in shapes]
+    figure = new_figure(INCH * len(columns), INCH * sum(heights) + 0.4)
+    grid = figure.subplots(len(looks), len(columns), squeeze=False, height_ratios=heights)
     for axes, name in zip(grid[0], columns, strict=True):
         axes.set_title(name, fontsize="small")
     for row, each in zip(grid, looks, strict=True):
@@ -271,7 +273,10 @@ def _show(axes: Any, picture: NDArray[Any], marks: Sequence[Mark], zoom: Zoom | 
 
 
 def _zoom(each: Look) -> Zoom | None:
-    """Zoom on the smallest target, the first of equals, from the corner that hides the fewest circles."""
+    """Zoom on the smallest target, the first of equals, from the corner that hides the fewest circles.
+
+    What it shows lies within the image.
+    """
     true = components(each.sample.mask)
     if len(true) == 0:
         return None
@@ -279,6 +284,8 @@ def _zoom(each: Look) -> Zoom | None:
     y, x = true.centroid[index]
     half = max(ZOOM_PX, 2 * int((true.box[index, 2:] - true.box[index, :2]).max())) / 2
     height, width = each.sample.mask.shape
+    half = min(half, height / 2, width / 2)
+    y, x = (min(max(at, half - 0.5), side - half - 0.5) for at, side in ((y, height), (x, width)))
     marks = [(mark.x / width, mark.y / height) for panel in each.panels.values() for mark in panel.marks]
     marks += [(x / width, y / height) for y, x in true.centroid]
 
