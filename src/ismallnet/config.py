@@ -107,9 +107,11 @@ class Augment:
     """Probability that a crop becomes a flat field with that noise and no target, as a capped lens gives."""
     invert: float = 0.0
     """Probability that dark and bright are swapped."""
+    paste: float = 0.0
+    """Probability that a crop gets the copy of a target of any training image, where it stands out."""
 
     def __post_init__(self) -> None:
-        for name in ("targets", "warp", "intensity", "stretch", "blur", "blank", "invert"):
+        for name in ("targets", "warp", "intensity", "stretch", "blur", "blank", "invert", "paste"):
             value = getattr(self, name)
             _require(0 <= value <= 1, f"augment.{name}", value, "a probability, 0 to 1")
         for name in ("scale", "aspect", "gain", "gamma"):

@@ -23,6 +23,14 @@ if TYPE_CHECKING:
     from ismallnet.data.loader import Pool
 
 
+PATCH = 32
+"""Side of the square around a target that is copied into another crop, in pixels; larger ones are not."""
+_RING = 2
+"""Pixels around its mask that are copied with a target: optics spread it that far."""
+_STANDS_OUT = 1.5, 0.015
+"""Least contrast of a copy: in standard deviations of its surroundings, and in units of the full range."""
+
+
 class Batch(NamedTuple):
     """B crops of side S; every map is (B, 1, S, S) float32 in [0, 1]."""
 
@@ -30,6 +38,26 @@ class Batch(NamedTuple):
     target: Tensor
     interior: Tensor
     boundary: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Copies:
+    """Where B crops get the copy of a target, and from where it is."""
+
+    index: Tensor
+    """(B,) int64: which image it is from; -1: no copy."""
+    centre: Tensor
+    """(B, 2) float32: x, y of the patch's centre there."""
+    matrix: Tensor
+    """(B, 2, 2) float32: how the patch is turned."""
+    corner: Tensor
+    """(B, 2) int64: x, y of its first pixel in the crop."""
+    gain: Tensor
+    """(B,) float32: factor on its contrast."""
+
+    def __getitem__(self, wanted: slice | Tensor) -> Copies:
+        """Those of some of the crops."""
+        return Copies(*(getattr(self, f.name)[wanted] for f in fields(self)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +78,8 @@ class Plan:
     """(B,) bool: which crops are blurred then."""
     noise: Tensor | None
     """(B, 1, S, S) float32, added last."""
+    copies: Copies | None = None
+    """Targets of other images, put in before the grey levels are altered."""
 
     def part(self, wanted: slice) -> Plan:
         """The plan of some of the crops."""
@@ -87,6 +117,7 @@ def draw(pool: Pool, index: Tensor, size: int, augment: Augment, generator: torc
         curve=curve,
         blur=blur,
         noise=noise,
+        copies=_copies(pool, len(index), size, augment, generator) if augment.paste > 0 else None,
     )
 
 
@@ -100,6 +131,8 @@ def cut(pool: Pool, plan: Plan, size: int, *, soft_mask: bool) -> Batch:
         soft_mask: Keep resampled masks in [0, 1]; else 1 where they reach one half, 0 elsewhere.
     """
     planes = _gather(pool, plan, size)
+    if plan.copies is not None:
+        _paste(planes, pool, plan.copies)
     planes[1:, plan.curve[:, 3] == 0] = 0  # a blank crop shows no target
     image, target, interior, boundary = planes.unsqueeze(2)
     target = target if soft_mask else (target >= 0.5).float()
@@ -119,6 +152,14 @@ def _chance(probability: float, count: int, generator: torch.Generator) -> Tenso
     return torch.rand(count, generator=generator, device=generator.device) < probability
 
 
+def _symmetries(matrix: Tensor, generator: torch.Generator) -> Tensor:
+    """Each of (B, 2, 2) maps after one of the eight flips and quarter turns."""
+    count = len(matrix)
+    signs = 1 - 2 * _chance(0.5, 2 * count, generator).view(-1, 1, 2).float()
+    swapped = _chance(0.5, count, generator)[:, None, None]
+    return torch.where(swapped, matrix.flip(2), matrix) * signs
+
+
 def _matrices(count: int, augment: Augment, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Which crops are resampled, (B,) bool, and the maps from crop to image, (B, 2, 2)."""
     warped = _chance(augment.warp, count, generator)
@@ -129,11 +170,7 @@ def _matrices(count: int, augment: Augment, generator: torch.Generator) -> tuple
     steps = torch.where(warped[:, None], steps, 1.0)
     rotation = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=1).view(-1, 2, 2)
     matrix = rotation * steps[:, None, :]
-    if augment.symmetry:
-        signs = 1 - 2 * _chance(0.5, 2 * count, generator).view(-1, 1, 2).float()
-        swapped = _chance(0.5, count, generator)[:, None, None]
-        matrix = torch.where(swapped, matrix.flip(2), matrix) * signs
-    return warped, matrix
+    return warped, _symmetries(matrix, generator) if augment.symmetry else matrix
 
 
 def _centres(
@@ -180,6 +217,63 @@ def _curves(grey: Tensor, augment: Augment, generator: torch.Generator) -> tuple
     sign = torch.where(inverted, -1.0, 1.0)
     shift = torch.where(inverted, 1 - level, level) + offset - sign * gain * level
     return torch.stack([black, factor, gamma, sign * gain, shift], dim=1), blur, sigma
+
+
+def _copies(pool: Pool, count: int, size: int, augment: Augment, generator: torch.Generator) -> Copies | None:
+    """Draw a target, a turn, a place and a contrast a crop; None where nothing can be copied."""
+    if len(pool.centres) == 0 or size < PATCH:
+        return None
+    device = pool.centres.device
+    which = torch.randint(len(pool.centres), (count,), generator=generator, device=device)
+    index = (
+        torch.searchsorted(pool.first, which, right=True) - 1
+    )  # an image without targets begins where the next does
+    matrix = torch.eye(2, device=device).expand(count, 2, 2)
+    matrix = _symmetries(matrix, generator) if augment.symmetry else matrix
+    corner = torch.randint(size - PATCH + 1, (count, 2), generator=generator, device=device)
+    gain = _log_uniform(augment.gain, (count,), generator)
+    wanted = _chance(augment.paste, count, generator)
+    centre = pool.centres[which].floor() + 0.5  # of an even number of pixels
+    return Copies(torch.where(wanted, index, -1), centre, matrix, corner, gain)
+
+
+def _paste(planes: Tensor, pool: Pool, copies: Copies) -> None:
+    """Add targets to (4, B, S, S) crops in place: their difference to their surroundings, and their masks.
+
+    A copy is left out where its target does not fit the patch, would touch one that is there, or would not
+    stand out, as on white.
+    """
+    crops = (copies.index >= 0).nonzero().flatten()
+    if len(crops) == 0:
+        return
+    copies = copies[crops]
+    source = Plan(copies.index, copies.centre, copies.matrix, None, pool.grey, crops, None)
+    patch = _gather(pool, source, PATCH)
+    mask = patch[1]
+    near = F.max_pool2d(mask, 2 * _RING + 1, 1, _RING)
+    away = (near == 0).float()
+    surroundings = (patch[0] * away).sum((1, 2)) / away.sum((1, 2)).clamp(min=1)
+    soft = F.avg_pool2d(near[:, None], 3, 1, 1)[:, 0]
+    added = (patch[0] - surroundings[:, None, None]) * soft * copies.gain[:, None, None]
+
+    steps = torch.arange(PATCH, device=crops.device)
+    rows = (copies.corner[:, 1, None] + steps)[:, :, None]
+    columns = (copies.corner[:, 0, None] + steps)[:, None, :]
+    here = crops[:, None, None], rows, columns
+    old = planes[0][here]
+    new = (old + added).clamp(0, 1)
+    area = mask.sum((1, 2)).clamp(min=1)
+    contrast = ((new - old) * mask).sum((1, 2)).abs() / area
+    border = torch.ones_like(steps, dtype=torch.bool)
+    border[1:-1] = False
+    fits = (near * (border[:, None] | border)).amax((1, 2)) == 0
+    free = (planes[1][here] * near).amax((1, 2)) == 0
+    spread, level = _STANDS_OUT
+    good = fits & free & (contrast >= torch.clamp(spread * old.std((1, 2)), min=level))
+    chosen = good[:, None, None]
+    planes[0][here] = torch.where(chosen, new, old)
+    for plane, copied in zip(planes[1:], patch[1:], strict=True):
+        plane[here] = torch.where(chosen, torch.maximum(plane[here], copied), plane[here])
 
 
 def _draw_paper(pool: Pool, index: Tensor, size: int, generator: torch.Generator) -> Plan:
