@@ -143,7 +143,7 @@ def test_parameters_need_a_rule_since_the_bundled_one_is_for_the_defaults() -> N
 
 
 def test_unknown_filter_and_parameter_are_refused_with_the_choices() -> None:
-    with pytest.raises(ValueError, match="unknown filter 'tophat'; choose from top-hat, max-median"):
+    with pytest.raises(ValueError, match=r"did you mean 'top-hat'[?] choose from top-hat, max-median"):
         create_filter("tophat")
     with pytest.raises(ValueError, match="top-hat has no parameter 'sise'; choose from size, shape"):
         create_filter("top-hat", sise=5)
