@@ -175,6 +175,21 @@ def load_state(run: str | Path) -> State | None:
     return State(info.pop("step"), load_file(folders[-1] / _TENSORS), info)
 
 
+def check_out(out: str | Path, *, force: bool) -> None:
+    """Refuse a folder to write that holds something, unless forced; an empty one will do.
+
+    Raises:
+        FileExistsError: It does, or it is a file.
+    """
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f"{out} is a file; choose a folder")
+    if not force and out.exists() and any(out.iterdir()):
+        raise FileExistsError(
+            f"{out} exists and is not empty; choose another, or overwrite what is there with force (--force)"
+        )
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file, or replace it: killed at any moment, the old or the new one is there, whole."""
     partial = path.with_name(f"{_UNFINISHED}{path.name}")

@@ -20,6 +20,14 @@ GREY: Constants = (0.4288,), (0.2219,)
 IMAGENET: Constants = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """With which ACM, ALCNet and DNANet normalise their three channels."""
 
+OFFICIAL_BLOCK = (
+    (r"\.norm([12])\.", r".bn\1."),
+    (r"\.channel\.squeeze\.", ".ca.fc1."),
+    (r"\.channel\.excite\.", ".ca.fc2."),
+    (r"\.spatial\.conv\.", ".sa.conv1."),
+)
+"""Within a `ResidualBlock`: a pattern of our names, and what DNANet's and iSmallNet's codes have instead."""
+
 
 class Network(nn.Module):
     """The frame of every network: takes grey images in [0, 1], normalises and pads them, gives a score.
