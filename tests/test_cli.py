@@ -368,6 +368,7 @@ def test_evaluate_reports_under_the_protocol(
     run: Callable[..., Ended], scenes: Path, trained: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "report"
+    out.mkdir()  # an empty folder will do
     arguments = ("evaluate", trained, "--data", "folder", "--root", scenes, "--protocol", "ismallnet")
     status, text, _ = run(*arguments, "--bootstrap", "10", "--out", out, "--curves")
     assert status == 0
@@ -425,6 +426,7 @@ def test_calibration_is_shown_stored_and_used(
     run: Callable[..., Ended], scenes: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "chosen"
+    out.mkdir()  # an empty folder will do
     status, text, _ = run("calibrate", "top-hat", "--data", "folder", "--root", scenes, "--out", out)
     assert status == 0
     stored = json.loads((out / "calibration.json").read_text())
@@ -495,7 +497,18 @@ def test_labels_names_a_broken_mask_and_does_the_rest(
     (tmp_path / "broken.png").write_bytes(b"")
     status, _, err = run("labels", tmp_path / "broken.png", scenes / "masks", "--out", tmp_path / "labels")
     assert status == 1
-    assert "broken.png" in err
+    assert err == f"error: {tmp_path / 'broken.png'}: the file is empty (0 bytes)"
+    assert len(list((tmp_path / "labels").rglob("*.png"))) == 24
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").is_file(), reason="no file that opens and cannot be read")
+def test_labels_names_a_mask_that_the_system_does_not_read_and_does_the_rest(
+    run: Callable[..., Ended], scenes: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "locked.png").symlink_to("/proc/self/mem")  # root reads whatever lacks a permission only
+    status, _, err = run("labels", tmp_path / "locked.png", scenes / "masks", "--out", tmp_path / "labels")
+    assert status == 1
+    assert err.startswith(f"error: {tmp_path / 'locked.png'}: ")
     assert len(list((tmp_path / "labels").rglob("*.png"))) == 24
 
 
@@ -518,6 +531,12 @@ def test_check_of_a_broken_data_set_ends_with_1(
     status, out, _ = run("data", "check", tmp_path / "broken")
     assert status == 1
     assert "problem" in out
+
+
+def test_check_of_a_pack_says_what_to_give(run: Callable[..., Ended], scenes: Path, tmp_path: Path) -> None:
+    assert run("data", "pack", scenes, "--out", tmp_path / "all.pack")[0] == 0
+    status, _, err = run("data", "check", tmp_path / "all.pack")
+    assert (status, "give the folder that it was made of" in err) == (2, True)
 
 
 def test_packed_data_set_is_evaluated_like_the_folder(

@@ -250,7 +250,7 @@ def write_calibration(calibration: Calibration, out: str | Path, *, force: bool 
         The files written.
 
     Raises:
-        FileExistsError: the folder exists and ``force`` is not set.
+        FileExistsError: the folder holds something and ``force`` is not set.
     """
     out = Path(out)
     with written_whole(out, force=force) as made:

@@ -32,6 +32,8 @@ class Saved:
     """Options of the model, beyond those its name means."""
     metadata: Mapping[str, Any]
     """Whatever else was stored: recipe, step, data, results."""
+    plugin: str | None = None
+    """The distribution that the network is of, where it is from outside."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,7 +64,7 @@ def save_model(
         name: The name that `create_model` made it by.
         options: The options that `create_model` made it with. What the name means is stored with them, so
             that the weights outlive a change of what it means.
-        metadata: JSON values that are stored too; the keys `model` and `options` are taken.
+        metadata: JSON values that are stored too; the keys `model`, `options` and `plugin` are taken.
         half: Store parameters in half precision: half the size, read back as float32. Buffers, the
             batch-norm statistics among them, stay as they are: a variance may be beyond half's range.
 
@@ -71,16 +73,19 @@ def save_model(
     """
     import torch
 
-    from ismallnet.models import MODELS
+    from ismallnet.models import distribution_of, find_model
 
-    taken = {"model", "options"} & set(metadata or {})
+    taken = {"model", "options", "plugin"} & set(metadata or {})
     if taken:
         raise ValueError(f"metadata has the key {taken.pop()!r}, which is taken; rename it")
     tensors = model.state_dict()
     if half:
         halved = {key for key, p in model.named_parameters() if p.dtype == torch.float32}
         tensors = {key: t.half() if key in halved else t for key, t in tensors.items()}
-    config = {"model": name, "options": {**MODELS[name].options, **options}, **(metadata or {})}
+    config: dict[str, Any] = {"model": name, "options": {**find_model(name).options, **options}}
+    if (plugin := distribution_of(name)) is not None:
+        config["plugin"] = plugin
+    config |= metadata or {}
     folder = Path(folder)
     if not folder.exists():
         fresh = folder.with_name(f"{_UNFINISHED}{folder.name}")
@@ -102,12 +107,14 @@ def load_model(folder: str | Path) -> tuple[nn.Module, Saved]:
 
     Raises:
         FileNotFoundError: the folder has no `config.json` or no `model.safetensors`.
+        PluginError: the model is from outside, and its distribution is not installed, or is broken.
         ValueError: a damaged file, or weights that are not those of the model that the folder names.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from ismallnet.models import create_model
+    from ismallnet.models import create_model, list_models
+    from ismallnet.plugins import PluginError
 
     folder = Path(folder)
     for name in (CONFIG, WEIGHTS):
@@ -115,10 +122,15 @@ def load_model(folder: str | Path) -> tuple[nn.Module, Saved]:
             raise FileNotFoundError(f"no {name} in {folder}; a model folder has {CONFIG} and {WEIGHTS}")
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        saved = Saved(config.pop("model"), config.pop("options"), config)
+        saved = Saved(config.pop("model"), config.pop("options"), config, config.pop("plugin", None))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         what = "is no JSON object with 'model' and 'options'"
         raise ValueError(f"{folder / CONFIG} {what}: {error}") from error
+    if saved.plugin is not None and saved.name not in list_models():
+        raise PluginError(
+            f"{folder} holds weights of {saved.name!r}, a network of the distribution {saved.plugin}, which "
+            "is not installed here or no longer has it; install one that has"
+        )
     model = create_model(saved.name, **saved.options)
     try:
         stored = load_file(folder / WEIGHTS)
@@ -161,6 +173,21 @@ def load_state(run: str | Path) -> State | None:
         return None
     info = json.loads((folders[-1] / _INFO).read_text(encoding="utf-8"))
     return State(info.pop("step"), load_file(folders[-1] / _TENSORS), info)
+
+
+def check_out(out: str | Path, *, force: bool) -> None:
+    """Refuse a folder to write that holds something, unless forced; an empty one will do.
+
+    Raises:
+        FileExistsError: It does, or it is a file.
+    """
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f"{out} is a file; choose a folder")
+    if not force and out.exists() and any(out.iterdir()):
+        raise FileExistsError(
+            f"{out} exists and is not empty; choose another, or overwrite what is there with force (--force)"
+        )
 
 
 def write_text(path: Path, text: str) -> None:

@@ -82,13 +82,12 @@ def convert(weights: str | Path, out: str | Path, *, model: str, force: bool = F
         force: Overwrite the folder.
 
     Raises:
-        FileExistsError: The folder exists, and no ``force``.
+        FileExistsError: The folder holds something, and no ``force``.
         FileNotFoundError: No such file.
         ValueError: Another model, a file that cannot be read, or weights of another network.
     """
     weights, out = Path(weights), Path(out)
-    if out.exists() and not force:
-        raise FileExistsError(f"{out} exists; choose another --out, or overwrite it with --force")
+    checkpoint.check_out(out, force=force)
     try:
         network, layout = from_official(read_weights(weights), model)
     except ValueError as error:

@@ -139,7 +139,7 @@ def detect_files(
                     warnings.simplefilter("ignore", RangeWarning)  # it is in the result
                     images = frames(path, range=range)
             except (OSError, ImageError) as error:
-                failed.append(Failure(str(path), _reason(error, path)))
+                failed.append(Failure(str(path), reason(error, path)))
                 continue
             stem = Path(os.path.abspath(path)).relative_to(common).with_suffix("")
             first, second = next(images), next(images, None)
@@ -192,7 +192,8 @@ def _images_among(paths: Iterator[Path]) -> list[Path]:
     return sorted(ours)
 
 
-def _reason(error: Exception, path: Path) -> str:
+def reason(error: Exception, path: Path) -> str:
+    """Say why a file could not be read, without its path, which is named beside it."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return text.removeprefix(f"{path}: ")
 

@@ -264,16 +264,21 @@ def load(
     Raises:
         NoWeightsError: The model is known but has no weights here; the text has the command that trains it.
         FileNotFoundError: Neither a known name nor a folder with weights; or no calibration there.
+        PluginError: A filter or a network from outside that is broken or, the weights being here, missing.
         ValueError: Two of threshold, k and calibration, or one that is not for this detector; a threshold
-            outside [0, 1], weights of another model, or a device that is not here.
+            outside [0, 1], weights of another model, or a device that is not here; names of plugins clash.
     """
-    from ismallnet.filters import list_filters
+    from ismallnet.filters import FILTERS, list_filters
 
     if sum(given is not None for given in (threshold, k, calibration)) > 1:
         raise ValueError("threshold, k and calibration exclude each other; give one of them")
     name = str(name_or_folder)
     filters = list_filters()
     if name in filters:
+        if name not in FILTERS:
+            from ismallnet.models import list_models
+
+            list_models()  # an error where a filter from outside has the name of a network of ours
         if threshold is not None:
             raise ValueError(
                 f"{name} is a filter, and its response has no scale: give k (--k), the number of standard "
@@ -333,15 +338,15 @@ def _calibrated_rule(path: Path, detector: Detector) -> Rule:
 def find_weights(name_or_folder: str | Path) -> Path:
     """Return the model folder that a name or a folder stands for; see `load` for both and the errors."""
     from ismallnet.filters import list_filters
-    from ismallnet.models import MODELS
+    from ismallnet.models import find_model, list_models
 
     name = str(name_or_folder)
-    if name in MODELS:
+    if name in list_models():
         if (WEIGHTS / name / "config.json").is_file():
             return WEIGHTS / name
         raise NoWeightsError(
             f"{name} has no trained weights here, and random ones are not run; train it and load its folder: "
-            f"ismallnet train {MODELS[name].recipe} --model.name {name} --out runs/{name}"
+            f"ismallnet train {find_model(name).recipe} --model.name {name} --out runs/{name}"
         )
     folder = Path(name_or_folder)
     for candidate in (folder, folder / "best", folder / "last"):
@@ -351,7 +356,7 @@ def find_weights(name_or_folder: str | Path) -> Path:
         raise FileNotFoundError(
             f"no config.json in {folder} or its folders best and last; give a model's or a run's folder"
         )
-    known = [*MODELS, *list_filters()]
+    known = [*list_models(), *list_filters()]
     near = difflib.get_close_matches(name, known, 1)
     hint = f"did you mean {near[0]}? " if near else ""
     raise FileNotFoundError(f"{name} is neither a folder nor a model; {hint}choose from {', '.join(known)}")

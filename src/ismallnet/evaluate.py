@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 
 from ismallnet import metrics
+from ismallnet.checkpoint import check_out
 from ismallnet.detector import Fixed, Rule, Statistical, mean_and_deviation
 from ismallnet.metrics.plot import save_curves
 from ismallnet.metrics.report import PER_IMAGE, Report
@@ -323,7 +324,7 @@ def write_report(report: Report, out: str | Path, *, force: bool = False) -> lis
         The files written.
 
     Raises:
-        FileExistsError: the folder exists and ``force`` is not set.
+        FileExistsError: the folder holds something and ``force`` is not set.
         ImportError: there are curves and matplotlib is not installed; the other files are written.
     """
     missing: ImportError | None = None
@@ -352,10 +353,9 @@ def written_whole(out: Path, *, force: bool) -> Iterator[Path]:
         force: move the files into an existing folder; other files in it are left alone.
 
     Raises:
-        FileExistsError: the folder exists and ``force`` is not set.
+        FileExistsError: the folder holds something and ``force`` is not set.
     """
-    if out.exists() and not force:
-        raise FileExistsError(f"{out} exists; choose another folder, or pass force (--force) to overwrite")
+    check_out(out, force=force)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
         made = Path(scratch) / out.name

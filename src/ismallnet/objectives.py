@@ -10,6 +10,7 @@ Deep supervision needs no objective of its own: `Logits.auxiliary` and the weigh
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ class Part:
             return self.model(*inputs)
 
 
-class Objective(nn.Module):
+class Objective(nn.Module, ABC):
     """What is trained; as a module it holds the weights of all of it, for the state to go on from.
 
     Args:
@@ -89,6 +90,7 @@ class Objective(nn.Module):
         """Return the part's learning rate as a factor on the recipe's."""
         return 1.0
 
+    @abstractmethod
     def turns(self, parts: Mapping[str, Part], batch: Batch, done: float) -> Iterator[Turn]:
         """Make a step's losses, one after another.
 
@@ -97,7 +99,6 @@ class Objective(nn.Module):
             batch: This process's part of the batch.
             done: Share of the run's steps that are done, 0 to below 1.
         """
-        raise NotImplementedError
 
 
 class Supervised(Objective):

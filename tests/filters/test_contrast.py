@@ -299,32 +299,6 @@ def test_levels_below_0_count_as_0(response_of: Any) -> None:
 
 
 @FILTERS
-def test_response_is_float64_of_the_images_shape_and_never_negative(response_of: Any) -> None:
-    response = response_of(noise((30, 41)) - 128)
-    assert response.dtype == np.float64
-    assert response.shape == (30, 41)
-    assert np.isfinite(response).all()
-    assert response.min() >= 0
-
-
-@FILTERS
-@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64, np.float32])
-def test_every_type_of_number_gives_the_response_of_float64(response_of: Any, dtype: type) -> None:
-    image = np.rint(noise((30, 40)))
-    assert (response_of(image.astype(dtype)) == response_of(image)).all()
-
-
-@FILTERS
-def test_image_in_any_memory_layout_is_read_right_and_left_as_it_is(response_of: Any) -> None:
-    whole = noise((60, 80))
-    before = whole.copy()
-    view = whole[::2, ::-2]
-    assert (response_of(view) == response_of(view.copy())).all()
-    response_of(whole)
-    assert (whole == before).all()
-
-
-@FILTERS
 @pytest.mark.parametrize("n", [0, -3, 4, 2.5])
 def test_cell_whose_side_is_not_a_positive_odd_number_is_refused(response_of: Any, n: Any) -> None:
     with pytest.raises(ValueError, match=rf"side is a positive odd number of pixels; got {n}; take 3"):
@@ -335,23 +309,3 @@ def test_cell_whose_side_is_not_a_positive_odd_number_is_refused(response_of: An
 def test_no_cell_is_refused(response_of: Any) -> None:
     with pytest.raises(ValueError, match="cells is empty; give the side of one cell or more"):
         response_of(toy(), cells=())
-
-
-@FILTERS
-@pytest.mark.parametrize(
-    "image", [np.zeros(5), np.zeros((4, 4, 3)), np.zeros((0, 4)), np.zeros((4, 4), bool)]
-)
-def test_what_is_not_a_grey_image_is_refused(response_of: Any, image: Any) -> None:
-    with pytest.raises(
-        ValueError, match=r"takes \(H, W\) integers or floats, .* got .*; turn colours to grey"
-    ):
-        response_of(image)
-
-
-@FILTERS
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_nan_and_infinity_are_refused_and_counted(response_of: Any, value: float) -> None:
-    image = noise((4, 5))
-    image[1, 2:4] = value
-    with pytest.raises(ValueError, match="finite grey levels; got 2 of 20 pixels"):
-        response_of(image)

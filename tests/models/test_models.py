@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ismallnet import data
-from ismallnet.models import MODELS, create_model, list_models
+from ismallnet.models import MODELS, create_model
 from ismallnet.models.ismallnet import DetailHead
 
 SMALL: dict[str, dict[str, object]] = {
@@ -81,7 +81,7 @@ def test_official_option_has_exactly_the_528_dead_parameters_of_the_finest_level
     assert dead == {"fuse.project.0.weight": 512, "fuse.project.0.bias": 16}
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", MODELS)
 def test_every_parameter_gets_a_gradient(name: str) -> None:
     model = small(name).train()
     logits = model(torch.rand(2, 1, 64, 64))
@@ -90,7 +90,7 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
     assert [n for n, p in model.named_parameters() if p.grad is None] == []
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (16, 16), (17, 33), (50, 130), (96, 64)])
 def test_any_size_gives_finite_logits_of_that_size(name: str, size: tuple[int, int]) -> None:
     model = small(name).eval()
@@ -101,7 +101,7 @@ def test_any_size_gives_finite_logits_of_that_size(name: str, size: tuple[int, i
     assert logits.auxiliary == ()
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", MODELS)
 def test_saved_and_loaded_weights_give_the_same_scores(name: str) -> None:
     model, image = small(name), torch.rand(2, 1, 48, 48)
     with torch.no_grad():
@@ -111,7 +111,7 @@ def test_saved_and_loaded_weights_give_the_same_scores(name: str) -> None:
         assert torch.equal(model.eval().score(image), other.eval().score(image))
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", MODELS)
 def test_bf16_autocast_stays_close_to_float32_and_returns_float32(name: str) -> None:
     model, image = small(name).eval(), torch.rand(1, 1, 64, 64)
     with torch.no_grad():

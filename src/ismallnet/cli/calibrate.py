@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ismallnet
@@ -52,10 +51,10 @@ def run(options: argparse.Namespace) -> int:
     """Do the work and print what came of it; the exit status."""
     from ismallnet import data
     from ismallnet.calibrate import calibrate, write_calibration
+    from ismallnet.checkpoint import check_out
     from ismallnet.filters import list_filters
 
-    if Path(options.out).exists() and not options.force:
-        raise FileExistsError(f"{options.out} exists; choose another --out, or overwrite it with --force")
+    check_out(options.out, force=options.force)
     any_k = 1.0 if options.model in list_filters() else None  # a new filter has none bundled
     detector = ismallnet.load(options.model, device=options.device, k=any_k)
     datasets = [data.load(name, options.root, options.split) for name in options.data]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import ismallnet
 from ismallnet.cli.parser import DATA_SETS, Parser, add_decision, add_detector
@@ -48,10 +47,11 @@ def add(parser: Parser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Do the work and print what came of it; the exit status."""
     from ismallnet import data
+    from ismallnet.checkpoint import check_out
     from ismallnet.evaluate import evaluate, log_test_evaluation, write_report
 
-    if options.out and Path(options.out).exists() and not options.force:
-        raise FileExistsError(f"{options.out} exists; choose another --out, or overwrite it with --force")
+    if options.out:
+        check_out(options.out, force=options.force)
     detector = ismallnet.load(
         options.model,
         device=options.device,

@@ -24,27 +24,26 @@ def add(parser: Parser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Do the work and print what came of it; the exit status."""
+    from ismallnet.checkpoint import check_out
     from ismallnet.data.dataset import read_mask
-    from ismallnet.detect import find_images
+    from ismallnet.detect import find_images, reason
     from ismallnet.labels import write_label_pictures
 
     out = Path(options.out)
-    if out.exists() and not (out.is_dir() and (options.force or not any(out.iterdir()))):
-        raise FileExistsError(
-            f"{out} exists and is not empty; choose another --out, or add to it with --force"
-        )
+    check_out(out, force=options.force)
     files = find_images(options.masks)
     common = os.path.commonpath([os.path.abspath(file.parent) for file in files])
     broken = []
     with progress("decoupling") as advance:
         for done, file in enumerate(files, 1):
-            folder = out / os.path.relpath(file.parent, common)
             try:
                 mask = read_mask(file)
+            except (OSError, ValueError) as error:
+                broken.append(f"{file}: {reason(error, file)}")
+            else:
+                folder = out / os.path.relpath(file.parent, common)
                 folder.mkdir(parents=True, exist_ok=True)
                 write_label_pictures(mask, folder, file.stem, recipe=options.recipe)
-            except ValueError as error:
-                broken.append(str(error))
             advance(done, len(files), file.name)
     say(f"interior and boundary of {len(files) - len(broken)} masks, recipe {options.recipe}; see {out}")
     return failed(broken)

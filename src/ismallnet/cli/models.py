@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ismallnet.cli.parser import Parser
-from ismallnet.cli.screen import OK, say, table
+from ismallnet.cli.screen import OK, say, table, warn
 
 SUMMARY = "list the networks with the state of their weights, and the filters"
 
@@ -20,12 +20,18 @@ def run(_: argparse.Namespace) -> int:
 
     from ismallnet.detector import WEIGHTS
     from ismallnet.filters import all_filters
-    from ismallnet.models import MODELS, create_model
+    from ismallnet.models import MODELS, all_models, create_model, distribution_of
 
     rows = []
-    for name, entry in MODELS.items():
-        with torch.device("meta"):
-            count = sum(parameter.numel() for parameter in create_model(name).parameters())
+    for name, entry in all_models().items():
+        try:
+            with torch.device("meta" if name in MODELS else "cpu"):  # theirs may need values
+                count = sum(parameter.numel() for parameter in create_model(name).parameters())
+        except Exception as error:
+            if name in MODELS:
+                raise
+            warn(f"left out: {name} of {distribution_of(name)} cannot be built: {error!r}")
+            continue
         bundled = (WEIGHTS / name / "config.json").is_file()
         rows.append((name, f"{count:,}", "bundled" if bundled else "none", entry.recipe, entry.summary))
     rows += [(name, "-", "none needed", "-", row.summary) for name, row in all_filters().items()]

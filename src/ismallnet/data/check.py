@@ -79,9 +79,15 @@ def check(
 
     Raises:
         FileNotFoundError: no data set there, or no folder of masks.
+        NotADirectoryError: a file, such as a pack.
         ValueError: unknown name.
     """
     root = Path(root).expanduser()
+    if root.is_file():
+        raise NotADirectoryError(
+            f"{root} is a file; check takes the folder of a data set, or one that holds several. A pack is "
+            "checked against its own sums whenever it is opened; give the folder that it was made of"
+        )
     if name is None:
         found: Sequence[tuple[Layout, Path]] = identify(root)
     else:

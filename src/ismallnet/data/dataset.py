@@ -129,7 +129,7 @@ def read_levels(path: Path) -> NDArray[Any]:
     """
     pages = read_pages(path)
     if len(pages) > 1:
-        raise ValueError(f"{path} has {len(pages)} pages; a data set takes one image a file")
+        raise ValueError(f"{path}: it has {len(pages)} pages; a data set takes one image a file")
     return pages[0]
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,13 +57,16 @@ FILTERS: dict[str, Entry] = {
 }
 
 
+_TABLE = plugins.Table(plugins.FILTERS, "filter", Entry, FILTERS)
+
+
 def list_filters() -> list[str]:
     """Return the names that ``create_filter`` takes: ours, then those of plugins, which are not imported.
 
     Raises:
         ValueError: Names of plugins clash.
     """
-    return [*FILTERS, *plugins.find_plugins(plugins.FILTERS, FILTERS)]
+    return _TABLE.names()
 
 
 def all_filters() -> dict[str, Entry]:
@@ -73,13 +75,7 @@ def all_filters() -> dict[str, Entry]:
     Raises:
         ValueError: Names of plugins clash.
     """
-    rows = dict(FILTERS)
-    for name, point in plugins.find_plugins(plugins.FILTERS, FILTERS).items():
-        try:
-            rows[name] = plugins.load_plugin(point, Entry)
-        except plugins.PluginError as error:
-            warnings.warn(f"left out: {error}", stacklevel=2)
-    return rows
+    return _TABLE.rows()
 
 
 def find_filter(name: str) -> Entry:
@@ -88,11 +84,7 @@ def find_filter(name: str) -> Entry:
     Raises:
         ValueError: No such name, or a plugin that is broken or whose name clashes.
     """
-    if name not in list_filters():
-        raise ValueError(f"unknown filter {name!r}; choose from {', '.join(list_filters())}")
-    if name in FILTERS:
-        return FILTERS[name]
-    return plugins.load_plugin(plugins.find_plugins(plugins.FILTERS, FILTERS)[name], Entry)
+    return _TABLE.find(name)
 
 
 def create_filter(name: str, **parameters: Any) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:

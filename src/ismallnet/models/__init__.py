@@ -1,15 +1,16 @@
-"""The networks, by name: an explicit table, no reflection."""
+"""The networks, by name: an explicit table, no reflection; entry points of other packages add to it."""
 
 from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
+from ismallnet import plugins
 from ismallnet.models.acm import ACMNet
 from ismallnet.models.alcnet import ALCNet
 from ismallnet.models.dnanet import DNANet
@@ -25,9 +26,9 @@ class Entry:
     build: Callable[..., nn.Module]
     summary: str
     recipe: str
-    """The recipe that trains it."""
+    """The recipe that trains it, as the command line takes it."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """What this name means beyond the defaults of ``build``."""
+    """What this name means beyond the defaults of ``build``; JSON values, stored with the weights."""
 
 
 _PAPER = "recipes/paper-nuaa.yaml"
@@ -69,9 +70,43 @@ MODELS: dict[str, Entry] = {
 }
 
 
+_TABLE = plugins.Table(plugins.MODELS, "model", Entry, MODELS)
+
+
 def list_models() -> list[str]:
-    """Return the names that ``create_model`` takes."""
-    return list(MODELS)
+    """Return the names that ``create_model`` takes: ours, then those of plugins, which are not imported.
+
+    Raises:
+        ValueError: Names of plugins clash.
+    """
+    return _TABLE.names()
+
+
+def all_models() -> dict[str, Entry]:
+    """Return the rows of all networks, ours and those of plugins; a broken plugin is warned of and left out.
+
+    Raises:
+        ValueError: Names of plugins clash.
+    """
+    return _TABLE.rows()
+
+
+def find_model(name: str) -> Entry:
+    """Return the row of a network; a plugin is imported here.
+
+    Raises:
+        ValueError: No such name, or a plugin that is broken or whose name clashes.
+    """
+    return _TABLE.find(name)
+
+
+def distribution_of(name: str) -> str | None:
+    """Return the name of the distribution that a network from outside is of; None for one of ours.
+
+    Raises:
+        ValueError: Names of plugins clash.
+    """
+    return _TABLE.distribution(name)
 
 
 def create_model(name: str, **options: Any) -> nn.Module:
@@ -85,18 +120,14 @@ def create_model(name: str, **options: Any) -> nn.Module:
         A module with ``forward(image) -> Logits`` and ``score(image)``.
 
     Raises:
-        ValueError: No such name, or the network has no such option; the nearest is given.
+        ValueError: No such name, or the network has no such option, the nearest is given; or a plugin that is
+            broken or whose name clashes.
     """
-    _require_known("model", name, MODELS)
-    entry = MODELS[name]
+    entry = find_model(name)
+    known = list(inspect.signature(entry.build).parameters)
     for option in options:
-        _require_known(f"option of {name}:", option, inspect.signature(entry.build).parameters)
+        if option not in known:
+            near = difflib.get_close_matches(option, known, 1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(f"unknown option of {name}: {option!r}; {hint}choose from {', '.join(known)}")
     return entry.build(**{**entry.options, **options})
-
-
-def _require_known(what: str, name: str, known: Iterable[str]) -> None:
-    known = list(known)
-    if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"unknown {what} {name!r}; {hint}choose from {', '.join(known)}")

@@ -16,7 +16,14 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ismallnet.models.encoder import Encoder
-from ismallnet.models.layers import IMAGENET, Network, ResidualBlock, check_choice, in_float32
+from ismallnet.models.layers import (
+    IMAGENET,
+    OFFICIAL_BLOCK,
+    Network,
+    ResidualBlock,
+    check_choice,
+    in_float32,
+)
 from ismallnet.models.nested import LevelFusion, NestedDecoder
 from ismallnet.types import Logits
 
@@ -24,13 +31,6 @@ WIDTHS = (16, 32, 64, 128, 256)
 DEPTHS = {"resnet10": (1, 1, 1, 1, 1), "resnet18": (1, 2, 2, 2, 2), "resnet34": (1, 3, 4, 6, 3)}
 """Blocks of each level, in the encoder and in the nodes alike, finest first."""
 
-OFFICIAL_BLOCK = (
-    (r"\.norm([12])\.", r".bn\1."),
-    (r"\.channel\.squeeze\.", ".ca.fc1."),
-    (r"\.channel\.excite\.", ".ca.fc2."),
-    (r"\.spatial\.conv\.", ".sa.conv1."),
-)
-"""Within a residual block: a pattern of our names, and what DNANet's and iSmallNet's codes have instead."""
 OFFICIAL_NAMES = (
     (r"^encoder\.levels\.(\d)", r"conv\1_0"),
     (r"^decoder\.nodes\.", "conv"),

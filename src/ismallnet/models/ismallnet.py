@@ -25,9 +25,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ismallnet.models.dnanet import OFFICIAL_BLOCK
 from ismallnet.models.encoder import RESNET18_DEPTHS, Encoder, ResNet18
 from ismallnet.models.layers import (
+    OFFICIAL_BLOCK,
     Constants,
     MergeBlock,
     Network,

@@ -20,17 +20,26 @@ GREY: Constants = (0.4288,), (0.2219,)
 IMAGENET: Constants = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """With which ACM, ALCNet and DNANet normalise their three channels."""
 
+OFFICIAL_BLOCK = (
+    (r"\.norm([12])\.", r".bn\1."),
+    (r"\.channel\.squeeze\.", ".ca.fc1."),
+    (r"\.channel\.excite\.", ".ca.fc2."),
+    (r"\.spatial\.conv\.", ".sa.conv1."),
+)
+"""Within a `ResidualBlock`: a pattern of our names, and what DNANet's and iSmallNet's codes have instead."""
+
 
 class Network(nn.Module):
     """The frame of every network: takes grey images in [0, 1], normalises and pads them, gives a score.
 
-    A subclass has ``forward(image) -> Logits``: ``prepare``, its layers, and the logits cropped back.
+    A subclass has ``forward(image) -> Logits``: ``prepare``, its layers, and the logits cropped back. See
+    examples/plugin/ismallnet_stack.py for a whole one.
 
     Args:
         in_channels: 1 for grey; 3 for the official layout, to which a grey image is expanded.
         mean: Of the input by channel, in [0, 1]; None: the train lists' (grey) or the official one.
         std: Likewise.
-        official: Mean and standard deviation of the three-channel layout.
+        official: Mean and standard deviation of the three-channel layout, where it has one.
 
     Raises:
         ValueError: Other channels than 1 or 3, or not one value of mean and std for each.
@@ -45,11 +54,11 @@ class Network(nn.Module):
 
     def __init__(
         self,
-        in_channels: int,
-        mean: Sequence[float] | None,
-        std: Sequence[float] | None,
+        in_channels: int = 1,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         *,
-        official: Constants,
+        official: Constants = IMAGENET,
     ) -> None:
         super().__init__()
         check_choice("in_channels", in_channels, (1, 3))

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ismallnet.models.layers import GREY, Network, check_choice, in_float32
+from ismallnet.models.layers import Network, check_choice, in_float32
 from ismallnet.types import Logits
 
 Norm = Literal["batch", "adaptive"]
@@ -127,7 +127,7 @@ class MDvsFA(Network):
         miss_widths: Sequence[int] = MISS_WIDTHS,
         false_alarm_width: int = 64,
     ) -> None:
-        super().__init__(1, (0.5,), (0.5,), official=GREY)
+        super().__init__(1, (0.5,), (0.5,))
         check_choice("norm", norm, ("batch", "adaptive"))
         if len(miss_widths) != len(MISS_DILATIONS):
             raise ValueError(f"got {len(miss_widths)} miss_widths; the first generator has 8 layers, give 8")

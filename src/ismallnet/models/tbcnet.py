@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ismallnet.models.layers import GREY, Network, in_float32
+from ismallnet.models.layers import Network, in_float32
 from ismallnet.types import Logits
 
 WIDTHS = (16, 32, 64, 128)
@@ -68,7 +68,7 @@ class TBCNet(Network):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
-        super().__init__(1, mean, std, official=GREY)
+        super().__init__(1, mean, std)
         if not 0 < prior < 1:
             raise ValueError(f"got prior={prior}; give a probability above 0 and below 1")
         self.multiple = 2 ** (len(widths) - 1)
