@@ -137,8 +137,8 @@ def _answers(done: Mapping[Run, Row], data: Sequence[str]) -> list[str]:
         "Yes is yes against every variant named, no is no against one of them. In points of pooled IoU, "
         "base minus variant at the same seed, with the 95 % interval of the mean by Student's t. *Yes*: the "
         f"interval is above 0. *No*: it is not, and it is below {MARGIN:g} point, so a gain of that much is "
-        "ruled out. *Not resolved*: neither, or fewer than two seeds. The rule was set before the runs; the intervals "
-        "are not corrected for their number.",
+        "ruled out. *Not resolved*: neither, or fewer than two seeds. The rule was set before the runs; the "
+        "intervals are not corrected for their number.",
         "",
         *to_table(header, details),
     ]
