@@ -177,7 +177,8 @@ def _costs(done: Mapping[Run, Row]) -> list[str]:
             ]
         )
     header = ["variant", "otherwise than the base", "parameters", "GMAC at 256×256", "minutes a run"]
-    return ["", "## Costs", "", *to_table(header, lines)]
+    note = "Minutes are by the clock on the wall: runs that shared a core with other work took longer."
+    return ["", "## Costs", "", note, "", *to_table(header, lines)]
 
 
 def _absent(plan: Sequence[Run], done: Mapping[Run, Row]) -> list[str]:
