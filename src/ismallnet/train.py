@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 Advance = Callable[[int, int, str], None]
 """Told after every step: steps done, steps in all, what there is to say."""
 RECIPE, RESULT, LAST, BEST = "recipe.yaml", "result.json", "last", "best"
-_MAY_CHANGE = {"max_minutes", "save_every", "save_minutes", "log_every", "validate_every"}
+MAY_CHANGE = {"max_minutes", "save_every", "save_minutes", "log_every", "validate_every"}
 """Fields of `training` that a resumed run may have otherwise: they do not decide the weights."""
 _INIT, _AUGMENT, _LAYERS = 1, 2, 3  # purposes of the random streams; 0 is the order of the images
 
@@ -439,7 +439,7 @@ def _check_out(out: Path, recipe: Recipe, *, resume: bool) -> None:
 
 def _check_same(before: Recipe, now: Recipe, out: Path) -> None:
     old, new = config.to_dict(before), config.to_dict(now)
-    for name in _MAY_CHANGE:
+    for name in MAY_CHANGE:
         old["training"].pop(name), new["training"].pop(name)
     for part in old:
         if old[part] != new[part]:

@@ -18,6 +18,7 @@ from ismallnet.plugins import PluginError
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from torch import nn
 
     from ismallnet.data import Dataset
 
@@ -142,19 +143,25 @@ def facts(detector: Detector) -> Facts:
     """Return what a table says of a detector beside its rates."""
     if detector.folder is None:
         return Facts(calibrated=calibration_of(detector.name))
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
     from ismallnet.checkpoint import load_model
 
     model, saved = load_model(detector.folder)
     lists = (f"{each['name']} {each['split']}" for each in saved.metadata.get("data", []))
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(torch.zeros(1, 1, SIDE, SIDE))
     return Facts(
         calibrated=FIXED,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        macs=counter.get_total_flops() // 2,
+        macs=multiply_adds(model),
         trained_on=" + ".join(lists) or None,
         training_seed=saved.metadata.get("recipe", {}).get("training", {}).get("seed"),
     )
+
+
+def multiply_adds(model: nn.Module) -> int:
+    """Return the multiply-adds of a network, in evaluation mode, for an image of `SIDE` × `SIDE` pixels."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, 1, SIDE, SIDE))
+    macs: int = counter.get_total_flops() // 2
+    return macs

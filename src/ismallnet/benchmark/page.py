@@ -71,7 +71,7 @@ def _beside_the_paper(data: str, rows: Sequence[Row], missing: Iterable[Missing]
         )
         lines.append([name, *_printed(printed), *ours])
     header = ["detector", "method of the paper", "paper mIoU", "paper P", "paper R", "paper F1"]
-    return _table([*header, "mIoU", "P", "R", "F1"], lines)
+    return to_table([*header, "mIoU", "P", "R", "F1"], lines)
 
 
 def _absent(missing: Iterable[Missing]) -> list[str]:
@@ -113,7 +113,7 @@ def _pooled(rows: Sequence[Row]) -> list[str]:
         )
         rates = [_interval(row, "iou"), *(_percent(row, name) for name in _POOLED[1:])]
         lines.append([row["detector"], *rates, fa, *cost, f"{float(row['ms_per_image']):.1f}"])
-    return _table(header, lines)
+    return to_table(header, lines)
 
 
 def _without_doubtful(rows: Sequence[Row]) -> list[str]:
@@ -157,7 +157,7 @@ def _strata(data: str, strata: Sequence[Row]) -> list[str]:
             for who, bins in ((name, found[name]) for name in _ordered(found))
         ]
         title = f"Pd / pixel recall by {stratum.title}, protocol `standard`; n: targets."
-        lines += ["", title, "", *_table(header, cells)]
+        lines += ["", title, "", *to_table(header, cells)]
     return lines
 
 
@@ -168,13 +168,13 @@ def _thresholds(rows: Sequence[Row]) -> list[str]:
         protocols += [row["protocol"]] if row["protocol"] not in protocols else []
     cells = [[name, rule, ", ".join(protocols), origin] for (name, rule, origin), protocols in found.items()]
     header = ["detector", "a pixel is target where", "protocol", "chosen"]
-    return ["", "## Thresholds", "", *_table(header, cells)] if cells else []
+    return ["", "## Thresholds", "", *to_table(header, cells)] if cells else []
 
 
 def _provenance(rows: Sequence[Row]) -> list[str]:
     cells = dict.fromkeys(
         (row["detector"], row["weights_sha256"][:12] or "–", row["trained_on"] or "–",
-         row["training_seed"] or "–", row["date"][:10], _short(row["commit"]), row["hardware"])
+         row["training_seed"] or "–", row["date"][:10], short_commit(row["commit"]), row["hardware"])
         for row in rows
     )  # fmt: skip
     header = ["detector", "weights SHA-256", "trained on", "seed", "date", "commit", "hardware"]
@@ -183,7 +183,7 @@ def _provenance(rows: Sequence[Row]) -> list[str]:
         for row in rows
         if row["notes"]
     )
-    lines = ["", "## Provenance", "", *_table(header, cells)] if cells else []
+    lines = ["", "## Provenance", "", *to_table(header, cells)] if cells else []
     return [*lines, *(["", *notes] if notes else [])]
 
 
@@ -199,7 +199,8 @@ def _ordered(names: Iterable[str]) -> list[str]:
     return [name for name in paper if name in names] + [name for name in names if name not in paper]
 
 
-def _short(commit: str) -> str:
+def short_commit(commit: str) -> str:
+    """Return a commit by its first ten digits, and whether it was dirty; a dash where there is none."""
     return commit.replace(commit[10:40], "") if commit else "–"
 
 
@@ -213,6 +214,7 @@ def _interval(row: Row, name: str) -> str:
     return f"{_percent(row, name)} [{_percent(row, f'{name}_low')}, {_percent(row, f'{name}_high')}]"
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def to_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return ["| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in lines]

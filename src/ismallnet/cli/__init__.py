@@ -54,6 +54,11 @@ BENCHMARK_VERBS = {
     "curves": Verb(
         "draw every detector's curve in one plot a data set", benchmark.add_curves, benchmark.run_curves
     ),
+    "ablation": Verb(
+        "train the compact network's variants, a queue that many can share",
+        benchmark.add_ablation,
+        benchmark.run_ablation,
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""``ismallnet benchmark table1|figure3|curves``."""
+"""``ismallnet benchmark table1|figure3|curves|ablation``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ismallnet.cli.parser import DATA_SETS, Parser
-from ismallnet.cli.screen import OK, progress, say, warn
+from ismallnet.cli.screen import OK, failed, progress, say, warn
 
 if TYPE_CHECKING:
     from ismallnet.data import Dataset
@@ -51,6 +51,34 @@ def add_curves(parser: Parser) -> None:
     """Add the options of the verb."""
     _add_common(parser, "results/curves", "roc.csv, points and a picture a data set; gone on with")
     _add_limit(parser)
+
+
+def add_ablation(parser: Parser) -> None:
+    """Add the options of the verb."""
+    _add_root(parser)
+    parser.add_argument(
+        "--recipe",
+        default="recipes/ablation.yaml",
+        metavar="FILE",
+        help="the base, of which every variant changes one thing (default: %(default)s)",
+    )
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these variants (default: all)")
+    parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="these seeds (default: 0 1 2)")
+    parser.add_argument(
+        "--out",
+        default="results/ablation",
+        metavar="DIR",
+        help="folder for ablation.csv and ablation.md; gone on with where it has them (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--runs",
+        default="runs/ablation",
+        metavar="DIR",
+        help="folder of the runs, shared by all that work on the queue (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-minutes", type=float, metavar="M", help="stop after so long; the same command goes on"
+    )
 
 
 def run_table1(options: argparse.Namespace) -> int:
@@ -133,10 +161,34 @@ def run_curves(options: argparse.Namespace) -> int:
     return OK
 
 
-def _add_common(parser: Parser, out: str, what: str) -> None:
+def run_ablation(options: argparse.Namespace) -> int:
+    """Do the work and print what came of it; the exit status."""
+    from ismallnet.benchmark.ablation import ablation
+    from ismallnet.benchmark.variants import choose, plan
+
+    runs = plan(options.recipe, root=options.root)
+    chosen = choose(runs, only=options.only, seeds=options.seeds)
+    with progress("training") as advance:
+        outcome = ablation(
+            runs,
+            chosen,
+            out=options.out,
+            runs=options.runs,
+            max_minutes=options.max_minutes,
+            advance=advance,
+        )
+    say(f"{outcome.added} runs added, {len(outcome.left)} of {len(chosen)} left; the page is {outcome.page}")
+    return failed(outcome.failed)
+
+
+def _add_root(parser: Parser) -> None:
     parser.add_argument(
         "--root", default="data", metavar="DIR", help="where the data sets are (default: data)"
     )
+
+
+def _add_common(parser: Parser, out: str, what: str) -> None:
+    _add_root(parser)
     parser.add_argument(
         "--data", nargs="+", default=_DATA, metavar="NAME", help=f"{DATA_SETS} (default: {' '.join(_DATA)})"
     )
