@@ -108,7 +108,8 @@ class Augment:
     invert: float = 0.0
     """Probability that dark and bright are swapped."""
     paste: float = 0.0
-    """Probability that a crop gets the copy of a target of any training image, where it stands out."""
+    """Probability that a crop of at least 32 pixels gets a copy of a target of any training image: nothing of
+    where it is gives it away. Left out where it would not stand out or would touch another."""
 
     def __post_init__(self) -> None:
         for name in ("targets", "warp", "intensity", "stretch", "blur", "blank", "invert", "paste"):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
@@ -131,11 +133,12 @@ def test_warps_stay_within_their_limits() -> None:
     assert ratio.max() == pytest.approx(1.2, rel=0.01)
 
 
-def test_a_part_of_a_batch_is_the_same_made_alone() -> None:
+@pytest.mark.parametrize("settings", [Augment(), Augment(paste=0.5)])
+def test_a_part_of_a_batch_is_the_same_made_alone(settings: Augment) -> None:
     mask = np.zeros((60, 70), np.bool_)
     mask[20:25, 30:34] = True
-    pool = pool_of(image(60, 70), mask)
-    plan = augment.draw(pool, torch.zeros(8, dtype=torch.int64), 32, Augment(), generator())
+    pool = pool_of(image(60, 70) // 8, mask)
+    plan = augment.draw(pool, torch.zeros(8, dtype=torch.int64), 32, settings, generator())
     whole = augment.cut(pool, plan, 32, soft_mask=False)
     parts = [augment.cut(pool, plan.part(slice(i, i + 4)), 32, soft_mask=False) for i in (0, 4)]
     for name in Batch._fields:
@@ -196,6 +199,76 @@ def test_blur_is_the_binomial_of_opencv() -> None:
     smooth = cv2.GaussianBlur(pixels.astype(np.float32) / 255, (3, 3), 0, borderType=cv2.BORDER_REFLECT_101)
     # OpenCV's 3×3 default is [1 2 1] / 4; the crop is the whole image
     np.testing.assert_allclose(batch.image[0, 0].numpy(), smooth, atol=1e-5)
+
+
+PASTE = dataclasses.replace(STILL, paste=1, gain=1)
+DONOR, HOST = 1, 2
+"""Of the images of `pasting`."""
+
+
+def pasting(host: int | np.ndarray, *, target: tuple[int, int] = (3, 2), busy: bool = False) -> Batch:
+    """50 crops of a host without (or, busy, covered by) targets; the donor's is 70 levels above its own 50.
+
+    Images without targets come first and last, so that the numbers of targets and images differ.
+    """
+    height, width = target
+    pixels, mask = np.full((64, 72), 50, np.uint8), np.zeros((64, 72), np.bool_)
+    mask[20 : 20 + height, 31 : 31 + width] = True
+    pixels[mask] = 120
+    empty = Sample("empty", np.full((40, 40), 7, np.uint8), np.zeros((40, 40), np.bool_))
+    there = np.zeros((80, 80), np.bool_)
+    there[::8, ::8] = busy
+    samples = [
+        empty,
+        Sample("donor", pixels, mask),
+        Sample("host", np.broadcast_to(host, (80, 80)).astype(np.uint8), there),
+        empty,
+    ]
+    pool = Pool.of(samples, recipe="target")
+    plan = augment.draw(pool, torch.full((50,), HOST), 48, PASTE, generator())
+    if plan.copies is not None and not busy:
+        assert (plan.copies.index == DONOR).all()
+    return augment.cut(pool, plan, 48, soft_mask=False)
+
+
+def test_a_copy_is_its_target_above_the_new_background() -> None:
+    batch = pasting(100)
+    assert set(np.unique(levels(batch))) == {100, 170}
+    assert torch.equal(batch.target[:, 0] > 0, torch.from_numpy(levels(batch) == 170))
+    assert (batch.target.sum((1, 2, 3)) == 6).all()
+    assert torch.equal(((batch.interior + batch.boundary) > 0).float(), batch.target)
+    where = {tuple(np.argwhere(one)[0]) for one in batch.target[:, 0].numpy()}
+    assert len(where) > 25
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        pytest.param(255, id="white"),
+        pytest.param(252, id="nearly white"),
+        pytest.param(image(80, 80), id="noise"),
+    ],
+)
+def test_no_copy_where_it_would_not_stand_out(host: int | np.ndarray) -> None:
+    assert pasting(host).target.sum() == 0
+
+
+def test_no_copy_touches_a_target() -> None:
+    batch = pasting(100, busy=True)
+    assert set(np.unique(levels(batch))) == {100}
+
+
+@pytest.mark.parametrize(("target", "copied"), [((26, 4), True), ((29, 4), False)])
+def test_targets_larger_than_the_patch_are_not_copied(target: tuple[int, int], copied: bool) -> None:
+    assert (pasting(100, target=target).target.sum() > 0) == copied
+
+
+def test_without_a_target_or_in_crops_below_the_patch_nothing_is_copied() -> None:
+    mask = np.zeros((40, 40), np.bool_)
+    mask[20, 20] = True
+    assert augment.draw(pool_of(image(40, 40)), torch.zeros(2).long(), 40, PASTE, generator()).copies is None
+    small = augment.draw(pool_of(image(40, 40), mask), torch.zeros(2).long(), 31, PASTE, generator())
+    assert small.copies is None
 
 
 def test_the_paper_mode_scales_a_box_as_opencv_does() -> None:
