@@ -141,6 +141,7 @@ def test_the_objective_is_supervised_unless_said() -> None:
         ({"training": None}, "training: got None, accepted is a mapping"),
         ({"model": {"name": None}}, "model.name: got None"),
         ({"training": {"stages": [{"batch": None}]}}, r"training.stages\[0\].batch: got None"),
+        ({"labels": "ldf", "augment": {"paste": 0.5}}, "0 with labels ldf"),
     ],
 )
 def test_what_is_wrong_in_a_recipe_is_named(values: dict[str, object], message: str) -> None:

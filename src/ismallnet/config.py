@@ -108,8 +108,10 @@ class Augment:
     invert: float = 0.0
     """Probability that dark and bright are swapped."""
     paste: float = 0.0
-    """Probability that a crop of at least 32 pixels gets a copy of a target of any training image: nothing of
-    where it is gives it away. Left out where it would not stand out or would touch another."""
+    """Probability that a target of the run's images is to be copied into a crop of at least 32 pixels, so
+    that a background does not say whether there is one. All are equally likely, up to 26 pixels wide; turned
+    as `symmetry` says, never resampled, the contrast changed up to `gain`. A copy that would not stand out
+    or would touch a target is left out. Not with other labels than `target`: those are of whole images."""
 
     def __post_init__(self) -> None:
         for name in ("targets", "warp", "intensity", "stretch", "blur", "blank", "invert", "paste"):
@@ -299,6 +301,14 @@ class Recipe:
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     training: Training = Training()
+
+    def __post_init__(self) -> None:
+        _require(
+            self.augment.paste == 0 or self.labels == "target",
+            "augment.paste",
+            self.augment.paste,
+            f"0 with labels {self.labels}, which depend on the whole image: a copied target has none",
+        )
 
 
 def load(path: str | Path, *, overrides: Mapping[str, Any] | None = None) -> Recipe:

@@ -133,14 +133,16 @@ def test_warps_stay_within_their_limits() -> None:
     assert ratio.max() == pytest.approx(1.2, rel=0.01)
 
 
-@pytest.mark.parametrize("settings", [Augment(), Augment(paste=0.5)])
-def test_a_part_of_a_batch_is_the_same_made_alone(settings: Augment) -> None:
-    mask = np.zeros((60, 70), np.bool_)
-    mask[20:25, 30:34] = True
-    pool = pool_of(image(60, 70) // 8, mask)
-    plan = augment.draw(pool, torch.zeros(8, dtype=torch.int64), 32, settings, generator())
-    whole = augment.cut(pool, plan, 32, soft_mask=False)
-    parts = [augment.cut(pool, plan.part(slice(i, i + 4)), 32, soft_mask=False) for i in (0, 4)]
+@pytest.mark.parametrize("paste", [0, 0.5])
+def test_a_part_of_a_batch_is_the_same_made_alone(paste: float) -> None:
+    pool = pool_for_copies(image(80, 80) // 16 + 100, donor=target_at(20, 31))
+    settings = Augment(paste=paste, blank=0)
+    plan = augment.draw(pool, torch.arange(8) % 2 + DONOR, 48, settings, generator())
+    whole = augment.cut(pool, plan, 48, soft_mask=False)
+    parts = [augment.cut(pool, plan.part(slice(i, i + 4)), 48, soft_mask=False) for i in (0, 4)]
+    if paste:
+        plain = augment.cut(pool, dataclasses.replace(plan, copies=None), 48, soft_mask=False)
+        assert whole.target.sum() > plain.target.sum()
     for name in Batch._fields:
         both = torch.cat([getattr(part, name) for part in parts])
         torch.testing.assert_close(both, getattr(whole, name), rtol=0, atol=1e-7)
@@ -203,42 +205,69 @@ def test_blur_is_the_binomial_of_opencv() -> None:
 
 PASTE = dataclasses.replace(STILL, paste=1, gain=1)
 DONOR, HOST = 1, 2
-"""Of the images of `pasting`."""
+"""Of the images of `pool_for_copies`."""
 
 
-def pasting(host: int | np.ndarray, *, target: tuple[int, int] = (3, 2), busy: bool = False) -> Batch:
-    """50 crops of a host without (or, busy, covered by) targets; the donor's is 70 levels above its own 50.
-
-    Images without targets come first and last, so that the numbers of targets and images differ.
-    """
-    height, width = target
+def target_at(y: int, x: int, *, height: int = 3, width: int = 2) -> Sample:
+    """A target 70 levels above its background of 50, one of its corners 90, so that it has no symmetry."""
     pixels, mask = np.full((64, 72), 50, np.uint8), np.zeros((64, 72), np.bool_)
-    mask[20 : 20 + height, 31 : 31 + width] = True
+    mask[y : y + height, x : x + width] = True
     pixels[mask] = 120
+    pixels[y, x] = 140
+    return Sample("donor", pixels, mask)
+
+
+def pool_for_copies(host: int | np.ndarray, *, donor: Sample, there: np.ndarray | None = None) -> Pool:
+    """Images without targets come first and last, so that the numbers of targets and images differ."""
     empty = Sample("empty", np.full((40, 40), 7, np.uint8), np.zeros((40, 40), np.bool_))
-    there = np.zeros((80, 80), np.bool_)
-    there[::8, ::8] = busy
-    samples = [
-        empty,
-        Sample("donor", pixels, mask),
-        Sample("host", np.broadcast_to(host, (80, 80)).astype(np.uint8), there),
-        empty,
-    ]
-    pool = Pool.of(samples, recipe="target")
-    plan = augment.draw(pool, torch.full((50,), HOST), 48, PASTE, generator())
-    if plan.copies is not None and not busy:
-        assert (plan.copies.index == DONOR).all()
-    return augment.cut(pool, plan, 48, soft_mask=False)
+    mask = np.zeros((80, 80), np.bool_) if there is None else there
+    pixels = np.broadcast_to(host, (80, 80)).astype(np.uint8)
+    return Pool.of([empty, donor, Sample("host", pixels, mask), empty], recipe="target")
+
+
+def pasted(pool: Pool, settings: Augment = PASTE, *, size: int = 48) -> tuple[Plan, Batch]:
+    """50 crops of the host; every copy that is tried is one of the donor's target."""
+    plan = augment.draw(pool, torch.full((50,), HOST), size, settings, generator())
+    assert plan.copies is not None
+    count = len(plan.index)
+    index = torch.where(plan.copies.index >= 0, DONOR, -1)
+    centre = (pool.centres[0].floor() + 0.5).expand(count, 2)
+    plan = dataclasses.replace(plan, copies=dataclasses.replace(plan.copies, index=index, centre=centre))
+    return plan, augment.cut(pool, plan, size, soft_mask=False)
 
 
 def test_a_copy_is_its_target_above_the_new_background() -> None:
-    batch = pasting(100)
-    assert set(np.unique(levels(batch))) == {100, 170}
-    assert torch.equal(batch.target[:, 0] > 0, torch.from_numpy(levels(batch) == 170))
+    pool = pool_for_copies(100, donor=target_at(20, 31))
+    drawn = augment.draw(pool, torch.full((50,), HOST), 48, PASTE, generator())
+    assert drawn.copies is not None
+    assert (drawn.copies.index == DONOR).all()
+    _, batch = pasted(pool)
+    assert set(np.unique(levels(batch))) == {100, 170, 190}
+    assert torch.equal(batch.target[:, 0] > 0, torch.from_numpy(levels(batch) > 100))
     assert (batch.target.sum((1, 2, 3)) == 6).all()
     assert torch.equal(((batch.interior + batch.boundary) > 0).float(), batch.target)
     where = {tuple(np.argwhere(one)[0]) for one in batch.target[:, 0].numpy()}
     assert len(where) > 25
+
+
+def test_copies_are_turned_all_eight_ways_with_their_masks() -> None:
+    pool = pool_for_copies(100, donor=target_at(20, 31))
+    for symmetry, ways in ((False, 1), (True, 8)):
+        _, batch = pasted(pool, dataclasses.replace(PASTE, symmetry=symmetry))
+        above = levels(batch) - np.uint8(100)
+        seen = {str(found[found.any(1)][:, found.any(0)].tolist()) for found in above}
+        assert len(seen) == ways
+        assert torch.equal(batch.target[:, 0] > 0, torch.from_numpy(levels(batch) > 100))
+
+
+def test_copies_vary_in_contrast_and_come_as_often_as_is_said() -> None:
+    pool = pool_for_copies(100, donor=target_at(20, 31))
+    _, batch = pasted(pool, dataclasses.replace(PASTE, gain=2))
+    gains = (batch.image.amax((1, 2, 3)) * 255 - 100) / 90
+    assert 0.5 <= gains.min() < 0.7
+    assert 1.5 < gains.max() <= (255 - 100) / 90
+    _, batch = pasted(pool, dataclasses.replace(PASTE, paste=0.5))
+    assert 15 < (batch.target.sum((1, 2, 3)) > 0).sum() < 35
 
 
 @pytest.mark.parametrize(
@@ -250,17 +279,47 @@ def test_a_copy_is_its_target_above_the_new_background() -> None:
     ],
 )
 def test_no_copy_where_it_would_not_stand_out(host: int | np.ndarray) -> None:
-    assert pasting(host).target.sum() == 0
+    _, batch = pasted(pool_for_copies(host, donor=target_at(20, 31)))
+    assert batch.target.sum() == 0
+
+
+def test_a_copy_beside_a_target_leaves_it_as_it_is() -> None:
+    there = np.zeros((80, 80), np.bool_)
+    there[38:42, 38:42] = True  # in the middle: in every crop
+    pool = pool_for_copies(np.where(there, 240, 100), donor=target_at(20, 31), there=there)
+    plan, batch = pasted(pool)
+    before = augment.cut(pool, dataclasses.replace(plan, copies=None), 48, soft_mask=False)
+    own = before.target > 0
+    assert torch.equal(own.sum((1, 2, 3)), torch.full((50,), 16))
+    for now, then in zip(batch, before, strict=True):
+        assert torch.equal(now[own], then[own])
+    added = batch.target.sum((1, 2, 3)) - 16
+    assert set(added.tolist()) == {0, 6}
+    assert (added == 6).sum() > 25
 
 
 def test_no_copy_touches_a_target() -> None:
-    batch = pasting(100, busy=True)
-    assert set(np.unique(levels(batch))) == {100}
+    there = np.zeros((80, 80), np.bool_)
+    there[::6, ::6] = True  # nowhere is room for a copy with what surrounds it
+    pool = pool_for_copies(100, donor=target_at(20, 31), there=there)
+    plan, batch = pasted(pool)
+    before = augment.cut(pool, dataclasses.replace(plan, copies=None), 48, soft_mask=False)
+    for now, then in zip(batch, before, strict=True):
+        assert torch.equal(now, then)
 
 
-@pytest.mark.parametrize(("target", "copied"), [((26, 4), True), ((29, 4), False)])
-def test_targets_larger_than_the_patch_are_not_copied(target: tuple[int, int], copied: bool) -> None:
-    assert (pasting(100, target=target).target.sum() > 0) == copied
+@pytest.mark.parametrize(("height", "copied"), [(26, True), (29, False)])
+def test_targets_larger_than_the_patch_are_not_copied(height: int, copied: bool) -> None:
+    _, batch = pasted(pool_for_copies(100, donor=target_at(18, 31, height=height, width=4)))
+    assert (batch.target.sum() > 0) == copied
+
+
+def test_targets_at_the_border_are_not_copied() -> None:
+    for y, x, copied in ((20, 31, True), (1, 31, False), (20, 60, False)):
+        pool = pool_for_copies(100, donor=target_at(y, x))
+        plan = augment.draw(pool, torch.full((50,), HOST), 48, PASTE, generator())
+        assert plan.copies is not None
+        assert (plan.copies.index == DONOR).any() == copied
 
 
 def test_without_a_target_or_in_crops_below_the_patch_nothing_is_copied() -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 PATCH = 32
-"""Side of the square around a target that is copied into another crop, in pixels; larger ones are not."""
+"""Side of the square around a target that is copied, in pixels; what is copied has to lie inside."""
 _RING = 2
 """Pixels around its mask that are copied with a target: optics spread it that far."""
 _STANDS_OUT = 1.5, 0.015
@@ -130,7 +130,7 @@ def cut(pool: Pool, plan: Plan, size: int, *, soft_mask: bool) -> Batch:
         size: The side it was drawn for.
         soft_mask: Keep resampled masks in [0, 1]; else 1 where they reach one half, 0 elsewhere.
     """
-    planes = _gather(pool, plan, size)
+    planes = _gather(pool, plan.index, plan.centre, plan.matrix, size, bounds=plan.bounds)
     if plan.copies is not None:
         _paste(planes, pool, plan.copies)
     planes[1:, plan.curve[:, 3] == 0] = 0  # a blank crop shows no target
@@ -225,15 +225,16 @@ def _copies(pool: Pool, count: int, size: int, augment: Augment, generator: torc
         return None
     device = pool.centres.device
     which = torch.randint(len(pool.centres), (count,), generator=generator, device=device)
-    index = (
-        torch.searchsorted(pool.first, which, right=True) - 1
-    )  # an image without targets begins where the next does
+    # an image without targets begins where the next one does: the last that begins there has them
+    index = torch.searchsorted(pool.first, which, right=True) - 1
     matrix = torch.eye(2, device=device).expand(count, 2, 2)
     matrix = _symmetries(matrix, generator) if augment.symmetry else matrix
     corner = torch.randint(size - PATCH + 1, (count, 2), generator=generator, device=device)
     gain = _log_uniform(augment.gain, (count,), generator)
-    wanted = _chance(augment.paste, count, generator)
     centre = pool.centres[which].floor() + 0.5  # of an even number of pixels
+    reach = torch.minimum(centre, pool.size[index] - 1 - centre).amin(1)
+    whole = reach >= (PATCH - 1) / 2  # beyond the border there is a mirror image
+    wanted = _chance(augment.paste, count, generator) & whole
     return Copies(torch.where(wanted, index, -1), centre, matrix, corner, gain)
 
 
@@ -247,33 +248,35 @@ def _paste(planes: Tensor, pool: Pool, copies: Copies) -> None:
     if len(crops) == 0:
         return
     copies = copies[crops]
-    source = Plan(copies.index, copies.centre, copies.matrix, None, pool.grey, crops, None)
-    patch = _gather(pool, source, PATCH)
-    mask = patch[1]
-    near = F.max_pool2d(mask, 2 * _RING + 1, 1, _RING)
-    away = (near == 0).float()
-    surroundings = (patch[0] * away).sum((1, 2)) / away.sum((1, 2)).clamp(min=1)
-    soft = F.avg_pool2d(near[:, None], 3, 1, 1)[:, 0]
-    added = (patch[0] - surroundings[:, None, None]) * soft * copies.gain[:, None, None]
-
+    patch = _gather(pool, copies.index, copies.centre, copies.matrix, PATCH)
+    mask, near, added = _lifted(patch)
     steps = torch.arange(PATCH, device=crops.device)
     rows = (copies.corner[:, 1, None] + steps)[:, :, None]
     columns = (copies.corner[:, 0, None] + steps)[:, None, :]
     here = crops[:, None, None], rows, columns
     old = planes[0][here]
-    new = (old + added).clamp(0, 1)
-    area = mask.sum((1, 2)).clamp(min=1)
-    contrast = ((new - old) * mask).sum((1, 2)).abs() / area
-    border = torch.ones_like(steps, dtype=torch.bool)
-    border[1:-1] = False
-    fits = (near * (border[:, None] | border)).amax((1, 2)) == 0
+    new = (old + added * copies.gain[:, None, None]).clamp(0, 1)
+
+    inner = F.pad(torch.ones(PATCH - 2, PATCH - 2, device=crops.device), (1, 1, 1, 1))
+    fits = (near * (1 - inner)).amax((1, 2)) == 0
     free = (planes[1][here] * near).amax((1, 2)) == 0
+    contrast = ((new - old) * mask).sum((1, 2)).abs() / mask.sum((1, 2)).clamp(min=1)
     spread, level = _STANDS_OUT
-    good = fits & free & (contrast >= torch.clamp(spread * old.std((1, 2)), min=level))
-    chosen = good[:, None, None]
+    seen = contrast >= torch.clamp(spread * old.std((1, 2)), min=level)
+    chosen = (fits & free & seen)[:, None, None]
     planes[0][here] = torch.where(chosen, new, old)
     for plane, copied in zip(planes[1:], patch[1:], strict=True):
         plane[here] = torch.where(chosen, torch.maximum(plane[here], copied), plane[here])
+
+
+def _lifted(patch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of (4, B, P, P): masks, the pixels that are copied, and by how much they differ from a ring around."""
+    mask = patch[1]
+    near, ring = (F.max_pool2d(mask, 2 * reach + 1, 1, reach) for reach in (_RING, 2 * _RING + 1))
+    ring = ring - near
+    surroundings = (patch[0] * ring).sum((1, 2)) / ring.sum((1, 2)).clamp(min=1)
+    soft = F.avg_pool2d(near[:, None], 3, 1, 1)[:, 0]
+    return mask, near, (patch[0] - surroundings[:, None, None]) * soft
 
 
 def _draw_paper(pool: Pool, index: Tensor, size: int, generator: torch.Generator) -> Plan:
@@ -297,23 +300,25 @@ def _draw_paper(pool: Pool, index: Tensor, size: int, generator: torch.Generator
     )
 
 
-def _gather(pool: Pool, plan: Plan, size: int) -> Tensor:
-    """(4, B, S, S) float32 in [0, 1]: grey level, mask, interior, boundary, read bilinearly."""
-    offset = torch.arange(size, device=plan.centre.device, dtype=torch.float32) - (size - 1) / 2
-    sides = pool.size[plan.index]
+def _gather(
+    pool: Pool, index: Tensor, centre: Tensor, matrix: Tensor, size: int, *, bounds: Tensor | None = None
+) -> Tensor:
+    """(4, B, S, S) float32 in [0, 1]: grey level, mask, interior, boundary, read bilinearly; see `Plan`."""
+    offset = torch.arange(size, device=centre.device, dtype=torch.float32) - (size - 1) / 2
+    sides = pool.size[index]
     wholes, fractions = [], []
     for axis in (0, 1):
-        along = plan.matrix[:, axis, 0, None] * offset
-        across = plan.matrix[:, axis, 1, None] * offset + plan.centre[:, axis, None]
+        along = matrix[:, axis, 0, None] * offset
+        across = matrix[:, axis, 1, None] * offset + centre[:, axis, None]
         place = along[:, None, :] + across[:, :, None]
-        if plan.bounds is not None:
-            low, high = plan.bounds[:, axis, :, None, None].unbind(1)
+        if bounds is not None:
+            low, high = bounds[:, axis, :, None, None].unbind(1)
             place = place.clamp(low, high)
         place = _reflected(place, (sides[:, axis, None, None] - 1).float())
         wholes.append(place.floor())
         fractions.append(place - wholes[-1])
     width = sides[:, 0, None, None]
-    begin = pool.start[plan.index, None, None] + wholes[1].long() * width + wholes[0].long()
+    begin = pool.start[index, None, None] + wholes[1].long() * width + wholes[0].long()
     # where a fraction is 0, as on the last row and column, the next pixel is read and weighs nothing
     upper = torch.lerp(_planes(pool, begin), _planes(pool, begin + 1), fractions[0])
     begin = begin + width
