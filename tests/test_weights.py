@@ -46,7 +46,7 @@ def test_only_whole_train_lists_were_trained_on(name: str) -> None:
 def test_the_targets_of_the_sample_scenes_are_found_with_few_false_alarms(detector: Detector) -> None:
     """The scenes are synthetic, were not trained on, and hold dim targets: a floor, not a claim."""
     report = evaluate(detector, data.load("folder", SCENES, "all"), bootstrap=0, details=False)
-    assert report.rates.overall["pd"].value >= 0.8
+    assert report.rates.overall["pd"].value >= 0.9
     assert report.rates.overall["false_components"].value <= 0.5
 
 
