@@ -150,6 +150,12 @@ def test_fingerprint_is_of_what_decides_the_weights(root: Path) -> None:
     assert len({fingerprint(each) for each in (one, *others)}) == 6
 
 
+def test_fingerprint_of_an_unknown_network_is_refused_with_the_nearest(root: Path) -> None:
+    misspelt = dataclasses.replace(tiny.recipe(root), model=config.Model(name="ismalnet-s"))
+    with pytest.raises(ValueError, match=r"unknown model 'ismalnet-s'; did you mean 'ismallnet-s'\?"):
+        fingerprint(misspelt)
+
+
 def test_variants_see_the_same_images_at_one_seed(recipe: Path, root: Path, tmp_path: Path) -> None:
     """Crops, grey levels and masks are equal; only the label recipe changes the streams' maps."""
     fabric = Fabric(accelerator="cpu", devices=1)

@@ -146,12 +146,15 @@ def fingerprint(recipe: config.Recipe) -> str:
 
     Returns:
         SHA-256 in hexadecimal digits.
+
+    Raises:
+        ValueError: the recipe's network is not known.
     """
-    from ismallnet.models import MODELS
+    from ismallnet.models import find_model
 
     usual = config.Training()
     training = replace(recipe.training, **{name: getattr(usual, name) for name in MAY_CHANGE | _PLACE})
-    options = {**MODELS[recipe.model.name].options, **recipe.model.options}
+    options = {**find_model(recipe.model.name).options, **recipe.model.options}
     decided = replace(
         recipe,
         model=replace(recipe.model, options=options),
