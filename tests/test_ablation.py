@@ -150,6 +150,12 @@ def test_fingerprint_is_of_what_decides_the_weights(root: Path) -> None:
     assert len({fingerprint(each) for each in (one, *others)}) == 6
 
 
+def test_fingerprint_of_an_unknown_network_is_refused_with_the_nearest(root: Path) -> None:
+    misspelt = dataclasses.replace(tiny.recipe(root), model=config.Model(name="ismalnet-s"))
+    with pytest.raises(ValueError, match=r"unknown model 'ismalnet-s'; did you mean 'ismallnet-s'\?"):
+        fingerprint(misspelt)
+
+
 def test_variants_see_the_same_images_at_one_seed(recipe: Path, root: Path, tmp_path: Path) -> None:
     """Crops, grey levels and masks are equal; only the label recipe changes the streams' maps."""
     fabric = Fabric(accelerator="cpu", devices=1)
@@ -239,7 +245,7 @@ def test_a_run_that_another_process_has_is_left_to_it(recipe: Path, root: Path, 
     runs = plan(recipe, root=root, variants=FEW, seeds=(0,))
     folder = tmp_path / "runs" / runs[0].name
     folder.mkdir(parents=True)
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
     fcntl.flock(handle, fcntl.LOCK_EX)
     outcome = ablation(runs, out=tmp_path, runs=tmp_path / "runs")
     assert (outcome.added, outcome.left) == (2, runs[:1])
@@ -288,6 +294,24 @@ def test_a_run_that_fails_is_named_and_the_others_are_done(recipe: Path, root: P
     assert [row["variant"] for row in rows(tmp_path)] == ["base", "ldf"]
     assert len(outcome.failed) == 1
     assert outcome.failed[0].startswith("wild, seed 0: the loss became ")
+    runs = plan(recipe, root=root, variants=variants, seeds=(0,))
+    assert [run.name for run in outcome.left] == [runs[1].name]
+    assert "## Failed: 1" in outcome.page.read_text("utf-8")
+    told: list[int] = []
+    again = ablation(runs, out=tmp_path, runs=tmp_path / "runs", advance=lambda done, *_: told.append(done))
+    assert (again.failed, told) == (outcome.failed, [])
+    (tmp_path / "runs" / runs[1].name / "failed.txt").unlink()
+    assert ablation(runs[1:2], out=tmp_path, runs=tmp_path / "runs").failed
+
+
+def test_rows_of_another_kind_of_device_are_refused(recipe: Path, root: Path, tmp_path: Path) -> None:
+    runs = plan(recipe, root=root, variants=FEW, seeds=(0,))
+    ablation(runs[:1], out=tmp_path, runs=tmp_path / "runs")
+    table = tmp_path / "ablation.csv"
+    hardware = rows(tmp_path)[0]["hardware"]
+    table.write_text(table.read_text("utf-8").replace(hardware, f"{hardware}; NVIDIA H100"), "utf-8")
+    with pytest.raises(ValueError, match="of runs on a GPU, and this one would be on the CPU"):
+        ablation(runs, out=tmp_path, runs=tmp_path / "runs")
 
 
 def test_a_table_of_other_data_and_no_time_are_refused(recipe: Path, root: Path, tmp_path: Path) -> None:
@@ -315,6 +339,9 @@ def test_command_does_what_it_is_asked_for(
     page = Path("results/ablation/ablation.md").read_text("utf-8")
     assert "## Not run: 29 of 30" in page
     assert "- none: seeds 0, 2" in page
+    assert main([*words, "--only", "base", "--seeds", "3"]) == 0
+    assert "## Not run: 38 of 40" in Path("results/ablation/ablation.md").read_text("utf-8")
+    capsys.readouterr()
     assert main([*words, "--only", "unte"]) == 2
     assert "unknown variant 'unte'" in capsys.readouterr().err
 
@@ -381,20 +408,35 @@ def test_page_says_what_the_rows_say() -> None:
     done = [run for run in runs if run.variant in less]
     page = to_markdown(runs, [made_row(run, base[run.seed] - less[run.variant][run.seed]) for run in done])
     lines = page.splitlines()
+    none = "(0 of 3 seeds)"
     answers = [line.split(" | ")[1:] for line in lines if line.startswith("| **")]
     assert answers == [
-        ["not resolved", "no |"],  # MNIM; nothing is known of NUAA-SIRST
-        ["not resolved", "not resolved |"],  # two streams
-        ["not resolved", "yes |"],  # label decoupling
-        ["not resolved", "not resolved |"],  # label recipe: not run
+        [f"not resolved {none}", "no |"],  # MNIM; nothing is known of NUAA-SIRST
+        [f"not resolved {none}", f"not resolved {none} |"],  # two streams
+        [f"not resolved {none}", "yes |"],  # label decoupling
+        [f"not resolved {none}", f"not resolved {none} |"],  # label recipe: not run
     ]
     gains = "+2.00, +2.10, +1.90 | +2.00 | [+1.75, +2.25] | yes"
     assert f"| label decoupling | base − unsupervised | NUDT-SIRST | 3 | {gains} |" in lines
-    assert "| two streams | base − interior | NUDT-SIRST | 0 | – | – | – | not resolved |" in lines
+    assert f"| two streams | base − interior | NUDT-SIRST | 0 | – | – | – | not resolved {none} |" in lines
     assert "| base | 3 | 61.00 ± 1.00 | 100.00 ± 0.00 | 100.00 ± 0.00 | 20.0 ± 0.0 |" in lines
     assert "| unet | `model.options.wiring=unet` | 1 | 0.51 | 1.0 |" in lines
     assert "Seeds 0, 1, 2; 2026-11-20 to 2026-11-22; commits ababababab; 1." in lines
     assert lines[lines.index("## Not run: 12 of 30") + 2] == "- interior: seeds 0, 1, 2"
+
+
+def test_page_marks_answers_of_fewer_seeds_and_those_with_a_failed_run() -> None:
+    runs = plan(RECIPE, seeds=(2, 0, 10))
+    wanted = [run for run in runs if run.variant in ("base", "unsupervised")]
+    gains = {("base", seed): 0.03 + seed / 1e5 for seed in (0, 2, 10)}
+    table = [made_row(run, 0.6 + gains.get((run.variant, run.seed), 0)) for run in wanted]
+    page = to_markdown(runs, table[:-1])
+    assert "Seeds 0, 2, 10; " in page
+    assert "| not resolved (0 of 3 seeds) | yes (2 of 3 seeds) |" in page
+    page = to_markdown(runs, table[:-1], {wanted[-1]: "the loss became nan"})
+    assert "| not resolved (0 of 3 seeds) | not resolved (2 of 3 seeds) |" in page
+    assert f"- unsupervised, seed 10 (`{wanted[-1].name}`): the loss became nan" in page
+    assert "## Not run: 24 of 30" in page
 
 
 def test_page_of_nothing_lists_everything_as_not_run() -> None:

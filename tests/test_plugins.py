@@ -171,6 +171,30 @@ def test_weights_whose_plugin_is_not_installed_name_its_distribution(
     assert "ismallnet-example" in missing.reason
 
 
+@pytest.mark.parametrize("plugin", ["another-distribution", None])
+def test_weights_of_another_distribution_are_refused(
+    example: Path, tmp_path: Path, plugin: str | None
+) -> None:
+    """A name of a plugin, with weights of another distribution's network or of one of ours of old."""
+    assert example.is_dir()
+    checkpoint.save_model(tmp_path / "m", create_model("stack", width=4), name="stack", options={"width": 4})
+    stored = json.loads((tmp_path / "m" / "config.json").read_text("utf-8"))
+    (tmp_path / "m" / "config.json").write_text(json.dumps(stored | {"plugin": plugin}))
+    why = rf"distribution {plugin or 'ismallnet'}, which .* here the name is that of .* ismallnet-example"
+    with pytest.raises(plugins.PluginError, match=why):
+        checkpoint.load_model(tmp_path / "m")
+
+
+def test_weights_of_a_plugin_with_a_name_of_ours_are_refused(tmp_path: Path) -> None:
+    model = create_model("tbcnet", widths=(4, 4))
+    meta = {"widths": (4, 4)}
+    checkpoint.save_model(tmp_path / "m", model, name="tbcnet", options=meta)
+    stored = json.loads((tmp_path / "m" / "config.json").read_text("utf-8"))
+    (tmp_path / "m" / "config.json").write_text(json.dumps(stored | {"plugin": "somebody"}))
+    with pytest.raises(plugins.PluginError, match="of the distribution somebody, which is not installed"):
+        checkpoint.load_model(tmp_path / "m")
+
+
 def test_weights_of_ours_name_no_distribution(tmp_path: Path) -> None:
     model = create_model("tbcnet", widths=(4, 4))
     checkpoint.save_model(tmp_path / "m", model, name="tbcnet", options={"widths": (4, 4)})

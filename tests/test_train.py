@@ -127,6 +127,12 @@ def test_a_run_is_not_resumed_with_another_recipe(root: Path, tmp_path: Path) ->
         train(recipe(root, optimizer={"lr": 0.1}), out=tmp_path / "run", resume=True)
 
 
+def test_a_run_is_resumed_where_its_data_are_now(root: Path, tmp_path: Path) -> None:
+    train(recipe(root, max_minutes=1e-9), out=tmp_path / "run")
+    shutil.copytree(root, moved := tmp_path / "moved")
+    assert train(recipe(moved), out=tmp_path / "run", resume=True).finished
+
+
 @pytest.mark.parametrize("name", ["adamw", "adagrad"])
 def test_a_run_stopped_by_the_clock_goes_on_to_the_same_weights(
     name: str, root: Path, tmp_path: Path

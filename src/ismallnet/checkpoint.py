@@ -107,13 +107,13 @@ def load_model(folder: str | Path) -> tuple[nn.Module, Saved]:
 
     Raises:
         FileNotFoundError: the folder has no `config.json` or no `model.safetensors`.
-        PluginError: the model is from outside, and its distribution is not installed, or is broken.
+        PluginError: the model's distribution is not installed or broken, or the name is another one's here.
         ValueError: a damaged file, or weights that are not those of the model that the folder names.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from ismallnet.models import create_model, list_models
+    from ismallnet.models import create_model, distribution_of
     from ismallnet.plugins import PluginError
 
     folder = Path(folder)
@@ -126,10 +126,13 @@ def load_model(folder: str | Path) -> tuple[nn.Module, Saved]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         what = "is no JSON object with 'model' and 'options'"
         raise ValueError(f"{folder / CONFIG} {what}: {error}") from error
-    if saved.plugin is not None and saved.name not in list_models():
+    here = distribution_of(saved.name)
+    if here != saved.plugin:
+        owner = "ismallnet" if saved.plugin is None else saved.plugin
+        other = "" if here is None else f"; here the name is that of a network of {here}"
         raise PluginError(
-            f"{folder} holds weights of {saved.name!r}, a network of the distribution {saved.plugin}, which "
-            "is not installed here or no longer has it; install one that has"
+            f"{folder} holds weights of {saved.name!r}, a network of the distribution {owner}, which is not "
+            f"installed here or no longer has it; install one that has{other}"
         )
     model = create_model(saved.name, **saved.options)
     try:

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 _Value = bool | int | float | str | None
 """Of an option. Not `Any`: there jsonargparse makes an object of whatever class the file names."""
+_MAY_CHANGE = ("max_minutes", "save_every", "save_minutes", "log_every", "validate_every")
+"""Fields of `training` that do not decide the weights."""
+_PLACE = ("accelerator", "devices", "nodes")
+"""Those that say where a run is made: they decide no more than its rounding."""
 
 
 def _require(ok: bool, key: str, got: object, accepted: str) -> None:
@@ -365,6 +369,20 @@ def from_dict(values: Mapping[str, Any]) -> Recipe:
         ValueError: an unknown key, a wrong type or a value out of range.
     """
     return _build(values, parser(), ())
+
+
+def decisive(recipe: Recipe, *, anywhere: bool = False) -> Recipe:
+    """The recipe with defaults in place of all that does not decide the weights, where the data are among it.
+
+    Args:
+        recipe: Any.
+        anywhere: On whatever device, too.
+    """
+    usual = Training()
+    names = (*_MAY_CHANGE, *_PLACE) if anywhere else _MAY_CHANGE
+    training = dataclasses.replace(recipe.training, **{name: getattr(usual, name) for name in names})
+    data = dataclasses.replace(recipe.data, root=Data().root)
+    return dataclasses.replace(recipe, data=data, training=training)
 
 
 def parser(**keywords: Any) -> ArgumentParser:

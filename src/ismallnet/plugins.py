@@ -26,8 +26,10 @@ class PluginError(ValueError):
 class Table(Generic[Row]):
     """A table of ours, and what entry points add to it.
 
-    In every method names that clash are a ValueError with both: a plugin's with one of ours, those of two
-    distributions, or those of a filter and a network.
+    In every method names that clash are a ValueError with both: a plugin's of either group with one of this
+    table, those of two distributions, or those of a filter and a network from outside. A plugin's filter with
+    the name of a network of ours is an error in the table of networks only, and the other way round: neither
+    table knows the other, so that filters do without PyTorch. `ismallnet.load` asks both for such a name.
     """
 
     group: str

@@ -49,8 +49,6 @@ if TYPE_CHECKING:
 Advance = Callable[[int, int, str], None]
 """Told after every step: steps done, steps in all, what there is to say."""
 RECIPE, RESULT, LAST, BEST = "recipe.yaml", "result.json", "last", "best"
-MAY_CHANGE = {"max_minutes", "save_every", "save_minutes", "log_every", "validate_every"}
-"""Fields of `training` that a resumed run may have otherwise: they do not decide the weights."""
 _INIT, _AUGMENT, _LAYERS = 1, 2, 3  # purposes of the random streams; 0 is the order of the images
 
 
@@ -438,9 +436,7 @@ def _check_out(out: Path, recipe: Recipe, *, resume: bool) -> None:
 
 
 def _check_same(before: Recipe, now: Recipe, out: Path) -> None:
-    old, new = config.to_dict(before), config.to_dict(now)
-    for name in MAY_CHANGE:
-        old["training"].pop(name), new["training"].pop(name)
+    old, new = (config.to_dict(config.decisive(recipe)) for recipe in (before, now))
     for part in old:
         if old[part] != new[part]:
             raise ValueError(

@@ -1,7 +1,7 @@
 """The ablation of the compact network as a queue: a finished run is a row, a half-finished one goes on.
 
-Any number of processes work on one queue, each on a run of its own. A run is claimed by a lock on its folder,
-which the system takes back from a process that ended, however it did.
+Any number of processes work on one queue, each on a run of its own. A run is claimed by a lock on a file in
+its folder, which the system takes back from a process that ended, however it did.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     Advance = Callable[[int, int, str], None]
 
 FILE, PAGE = "ablation.csv", "ablation.md"
+FAILED, LOCK = "failed.txt", ".lock"
 KEY = ("variant", "seed")
 RATES = ("iou", "niou", "pd", "fa")
 OF_DATA = (*RATES, "n", "split_sha256")
@@ -54,7 +55,7 @@ class Outcome:
     left: tuple[Run, ...]
     """Without a row: not begun, stopped, failed, or with another process."""
     failed: tuple[str, ...]
-    """What went wrong in which run."""
+    """What went wrong in which of the chosen runs, in this call or an earlier one."""
     page: Path
 
 
@@ -70,7 +71,8 @@ def ablation(
     """Train what has no row yet, and write the table and its page at every row.
 
     The last averaged weights are judged, on the fold of the train lists that the recipe leaves out of the
-    training; nothing is selected, and no test list is opened.
+    training; nothing is selected, and no test list is opened. A run whose loss was no longer finite has the
+    message in its folder, in failed.txt, and is not made again while it is there.
 
     Args:
         plan: All runs of the ablation, from `variants.plan`; those without a row are listed on the page.
@@ -81,41 +83,42 @@ def ablation(
         advance: Called after every step with steps of all runs done, steps in all, and what there is to say.
 
     Raises:
-        ValueError: a table of other data sets, or `max_minutes` not positive.
+        ValueError: a table of other data sets or of another kind of device, or `max_minutes` not positive.
         FileNotFoundError: the data are not there.
     """
     if max_minutes is not None and max_minutes <= 0:
         raise ValueError(f"max_minutes is {max_minutes}; give a positive number, or none for no limit")
-    table, chosen = _Table(plan, Path(out)), tuple(plan if chosen is None else chosen)
-    began, added, failed = time.monotonic(), 0, dict[str, str]()
+    table, chosen = _Table(plan, Path(out), Path(runs)), tuple(plan if chosen is None else chosen)
+    began, added = time.monotonic(), 0
     while True:
         left = None if max_minutes is None else max_minutes - (time.monotonic() - began) / 60
-        pending = [run for run in table.missing(chosen) if run.name not in failed]
         if left is not None and left <= 0:
             break
-        with _claimed(pending, Path(runs), table) as run:
+        with _claimed(table, chosen) as run:
             if run is None:
                 break
+            table.require_kind(run)
             recipe = replace(run.recipe, training=replace(run.recipe.training, max_minutes=left))
             step = _about(run, len(chosen) - len(table.missing(chosen)), len(chosen), advance)
             try:
                 result = train(recipe, out=Path(runs) / run.name, resume=True, advance=step)
             except FloatingPointError as error:
-                failed[run.name] = f"{run.variant}, seed {run.seed}: {error}"
+                write_text(Path(runs) / run.name / FAILED, f"{error}\n")
                 continue
             if not result.finished:
                 break
             table.add(_row(run, result))
             added += 1
     table.write()
-    return Outcome(added, tuple(table.missing(chosen)), tuple(failed.values()), table.page)
+    failed = tuple(f"{run.variant}, seed {run.seed}: {why}" for run, why in table.failed(chosen).items())
+    return Outcome(added, tuple(table.missing(chosen)), failed, table.page)
 
 
 class _Table:
     """The rows on the disk, which other processes add to as well."""
 
-    def __init__(self, plan: Sequence[Run], out: Path) -> None:
-        self.plan, self.out, self.page = plan, out, out / PAGE
+    def __init__(self, plan: Sequence[Run], out: Path, runs: Path) -> None:
+        self.plan, self.out, self.runs, self.page = plan, out, runs, out / PAGE
         self._columns = columns(plan[0].recipe)
         self._store()  # a table of other columns is refused before a run is made
 
@@ -124,17 +127,48 @@ class _Table:
         found = {(row["variant"], row["seed"], row["recipe_sha256"]) for row in self._store().rows}
         return [run for run in runs if (run.variant, str(run.seed), run.sha256) not in found]
 
+    def failed(self, runs: Iterable[Run]) -> dict[Run, str]:
+        """Those of the missing runs that failed, and why."""
+        files = {run: self.runs / run.name / FAILED for run in self.missing(runs)}
+        return {run: file.read_text("utf-8").strip() for run, file in files.items() if file.is_file()}
+
+    def pending(self, runs: Iterable[Run]) -> list[Run]:
+        """Those of the missing runs that did not fail."""
+        missing = self.missing(runs)
+        failed = self.failed(missing)
+        return [run for run in missing if run not in failed]
+
+    def require_kind(self, run: Run) -> None:
+        """Refuse a run on a GPU beside rows of the CPU, and the other way round: they draw other crops.
+
+        Raises:
+            ValueError: There are rows of the other kind of device.
+        """
+        here = _has_gpu(_hardware(run))
+        keys = {(each.variant, str(each.seed), each.sha256) for each in self.plan}
+        for row in self._store().rows:
+            of_plan = (row["variant"], row["seed"], row["recipe_sha256"]) in keys
+            if of_plan and _has_gpu(row["hardware"]) != here:
+                old, new = ("the CPU", "a GPU") if here else ("a GPU", "the CPU")
+                raise ValueError(
+                    f"{self.out / FILE} is of runs on {old}, and this one would be on {new}, where a "
+                    "seed draws other crops; give another --out and --runs"
+                )
+
     def add(self, row: Row) -> None:
         """Put a row in the place of any other of its variant and seed, and write the page."""
         with _locked(self.out, wait=True):
             store = self._store()
             store.replace({name: row[name] for name in KEY}, [row])
-            write_text(self.page, to_markdown(self.plan, store.rows))
+            self._write_page(store)
 
     def write(self) -> None:
         """Write the page."""
         with _locked(self.out, wait=True):
-            write_text(self.page, to_markdown(self.plan, self._store().rows))
+            self._write_page(self._store())
+
+    def _write_page(self, store: Store) -> None:
+        write_text(self.page, to_markdown(self.plan, store.rows, self.failed(self.plan)))
 
     def _store(self) -> Store:
         return Store(self.out / FILE, self._columns)
@@ -147,11 +181,11 @@ def columns(recipe: Recipe) -> tuple[str, ...]:
 
 
 @contextmanager
-def _claimed(pending: Iterable[Run], runs: Path, table: _Table) -> Iterator[Run | None]:
+def _claimed(table: _Table, runs: Iterable[Run]) -> Iterator[Run | None]:
     """Give the first run that no other process has, for as long as the block lasts; None if there is none."""
-    for run in pending:
-        with _locked(runs / run.name) as mine:
-            if mine and table.missing([run]):  # it may have been finished a moment ago
+    for run in table.pending(runs):
+        with _locked(table.runs / run.name) as mine:
+            if mine and table.pending([run]):  # it may have been finished a moment ago
                 yield run
                 return
     yield None
@@ -161,7 +195,7 @@ def _claimed(pending: Iterable[Run], runs: Path, table: _Table) -> Iterator[Run 
 def _locked(folder: Path, *, wait: bool = False) -> Iterator[bool]:
     """Keep a folder from all other processes that ask; False where another has it and `wait` is not set."""
     folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)  # NFS locks what is open for writing
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -178,7 +212,8 @@ def _row(run: Run, result: Result) -> Row:
     detector = load(folder, device="cpu")
     known = facts(detector)
     lists = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["data"]
-    learnt, judges = lists[: len(lists) // 2], lists[len(lists) // 2 :]
+    sets = len(run.recipe.data.sets)
+    learnt, judges = lists[:sets], lists[sets:]
     judged: dict[str, str] = {}
     for judge in judges:
         name = judge["name"]
@@ -201,8 +236,19 @@ def _row(run: Run, result: Result) -> Row:
         "macs": str(known.macs),
         "minutes": f"{result.minutes:.2f}",
         "weights_sha256": str(detector.weights_sha256),
-        **{name: str(about[name] or "") for name in ("date", "commit", "hardware")},
+        **{name: str(about[name] or "") for name in ("date", "commit")},
+        "hardware": _hardware(run),
     }
+
+
+def _hardware(run: Run) -> str:
+    """What a run here is made on: the GPU after a semicolon, where it is on one."""
+    text = str(provenance()["hardware"])
+    return text.split("; ")[0] if run.recipe.training.accelerator == "cpu" else text
+
+
+def _has_gpu(hardware: str) -> bool:
+    return "; " in hardware
 
 
 def _about(run: Run, done: int, total: int, advance: Advance | None) -> Advance | None:

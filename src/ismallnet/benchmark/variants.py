@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from ismallnet import config
-from ismallnet.train import MAY_CHANGE
 
 BASE = "base"
 RECIPE = Path("recipes/ablation.yaml")
@@ -29,8 +28,6 @@ VARIANTS: Mapping[str, Mapping[str, str]] = {
     "ldf": {"labels": "ldf"},
 }
 """The base recipe and what each variant has otherwise, those first that answer most."""
-_PLACE = {"accelerator", "devices", "nodes"}
-"""Fields of `training` that say where a run is made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,18 +143,15 @@ def fingerprint(recipe: config.Recipe) -> str:
 
     Returns:
         SHA-256 in hexadecimal digits.
-    """
-    from ismallnet.models import MODELS
 
-    usual = config.Training()
-    training = replace(recipe.training, **{name: getattr(usual, name) for name in MAY_CHANGE | _PLACE})
-    options = {**MODELS[recipe.model.name].options, **recipe.model.options}
-    decided = replace(
-        recipe,
-        model=replace(recipe.model, options=options),
-        data=replace(recipe.data, root=config.Data().root),
-        training=training,
-    )
+    Raises:
+        ValueError: the recipe's network is not known.
+    """
+    from ismallnet.models import find_model
+
+    options = {**find_model(recipe.model.name).options, **recipe.model.options}
+    decided = config.decisive(recipe, anywhere=True)
+    decided = replace(decided, model=replace(recipe.model, options=options))
     text = json.dumps(_otherwise(decided), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ismallnet.benchmark.page import short_commit, to_table
-from ismallnet.benchmark.variants import BASE, QUESTIONS
+from ismallnet.benchmark.variants import BASE, QUESTIONS, VARIANTS
 from ismallnet.data.layouts import find_layout
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Verdict = Literal["yes", "no", "not resolved"]
 MARGIN = 1.0
-"""Points of IoU: a gain below this is none."""
+"""Points of IoU: a gain is denied only where one this large is ruled out. Surely above 0, any gain counts."""
 LEVEL = 0.95
 _RATES = {"iou": ("IoU", 1e2, 2), "niou": ("nIoU", 1e2, 2), "pd": ("Pd", 1e2, 2), "fa": ("Fa ×1e-6", 1e6, 1)}
 """Title of a column, its unit as a factor, its digits."""
@@ -73,23 +73,25 @@ def conclude(verdicts: Iterable[Verdict]) -> Verdict:
     return "yes" if found == {"yes"} else "not resolved"
 
 
-def to_markdown(plan: Sequence[Run], rows: Sequence[Row]) -> str:
-    """Write the page: conditions, answers, differences, figures, costs, and what was not run.
+def to_markdown(plan: Sequence[Run], rows: Sequence[Row], failed: Mapping[Run, str] | None = None) -> str:
+    """Write the page: conditions, answers, differences, figures, costs, what failed and what was not run.
 
     Args:
         plan: All runs of the ablation.
         rows: Of ablation.csv. Those of another recipe than the plan's count as not run.
+        failed: Runs of the plan without a row that failed, and why. What they were to answer is not resolved.
     """
+    failed = failed or {}
     own = {(row["variant"], row["seed"], row["recipe_sha256"]): row for row in rows}
     done = {run: own[key] for run in plan if (key := (run.variant, str(run.seed), run.sha256)) in own}
     data = [find_layout(each.name).name for each in plan[0].recipe.data.sets]
     lines = ["# Ablation of the compact network", "", *_conditions(done, data)]
     if done:
-        lines += _answers(done, data)
+        lines += _answers(plan, done, failed, data)
         for name in data:
             lines += ["", f"## {name}", "", *_figures(done, name)]
         lines += _costs(done)
-    lines += _absent(plan, done)
+    lines += _failures(failed) + _absent([run for run in plan if run not in failed], done, len(plan))
     return "\n".join(lines) + "\n"
 
 
@@ -110,22 +112,30 @@ def _conditions(done: Mapping[Run, Row], data: Sequence[str]) -> list[str]:
         "opened. "
         "The networks are small and the runs short: the answers are about this setting.",
         "",
-        f"Seeds {', '.join(sorted(of('seed')))}; {dates[0]} to {dates[-1]}; "
+        f"Seeds {', '.join(sorted(of('seed'), key=int))}; {dates[0]} to {dates[-1]}; "
         f"commits {', '.join(map(short_commit, of('commit')))}; {'; '.join(of('hardware'))}.",
     ]
 
 
-def _answers(done: Mapping[Run, Row], data: Sequence[str]) -> list[str]:
+def _answers(
+    plan: Sequence[Run], done: Mapping[Run, Row], failed: Iterable[Run], data: Sequence[str]
+) -> list[str]:
     answers, details = [], []
+    planned = {each: {run.seed for run in plan if run.variant == each} for each in VARIANTS}
+    broken = {run.variant for run in failed}
     for question in QUESTIONS:
         answer = [f"**{question.name}.** {question.text}"]
         for name in data:
             base = _rates(done, BASE, name, "iou")
             found = {each: compare(base, _rates(done, each, name, "iou")) for each in question.variants}
-            answer.append(conclude(paired.verdict for paired in found.values()))
-            details += [
-                [question.name, f"{BASE} − {each}", name, *_cells(paired)] for each, paired in found.items()
-            ]
+            total = min(len(planned[BASE] & planned[each]) for each in found)
+            whole = "not resolved" if broken & {BASE, *found} else conclude(p.verdict for p in found.values())
+            answer.append(_marked(whole, min(len(p.gains) for p in found.values()), total))
+            for each, paired in found.items():
+                verdict = "not resolved" if broken & {BASE, each} else paired.verdict
+                total = len(planned[BASE] & planned[each])
+                cells = [*_cells(paired), _marked(verdict, len(paired.gains), total)]
+                details.append([question.name, f"{BASE} − {each}", name, *cells])
         answers.append(answer)
     header = ["question", "difference", "data set", "n", "by seed", "mean", "95 % interval", "verdict"]
     return [
@@ -137,8 +147,10 @@ def _answers(done: Mapping[Run, Row], data: Sequence[str]) -> list[str]:
         "Yes is yes against every variant named, no is no against one of them. In points of pooled IoU, "
         "base minus variant at the same seed, with the 95 % interval of the mean by Student's t. *Yes*: the "
         f"interval is above 0. *No*: it is not, and it is below {MARGIN:g} point, so a gain of that much is "
-        "ruled out. *Not resolved*: neither, or fewer than two seeds. The rule was set before the runs; the "
-        "intervals are not corrected for their number.",
+        "ruled out. *Not resolved*: neither, or fewer than two seeds, or a run that failed. An answer from "
+        "fewer seeds than planned says so, and is provisional. The rule was set before the runs; the "
+        "intervals are not corrected for their number. They are over seeds, on one fold only: another fold "
+        "or other images may answer otherwise.",
         "",
         *to_table(header, details),
     ]
@@ -148,7 +160,12 @@ def _cells(paired: Paired) -> list[str]:
     seeds = ", ".join(f"{gain:+.2f}" for gain in paired.gains.values()) or "–"
     mean = "–" if math.isnan(paired.mean) else f"{paired.mean:+.2f}"
     interval = "–" if math.isnan(paired.low) else f"[{paired.low:+.2f}, {paired.high:+.2f}]"
-    return [str(len(paired.gains)), seeds, mean, interval, paired.verdict]
+    return [str(len(paired.gains)), seeds, mean, interval]
+
+
+def _marked(verdict: Verdict, found: int, planned: int) -> str:
+    """A verdict, provisional where seeds are missing."""
+    return verdict if found == planned else f"{verdict} ({found} of {planned} seeds)"
 
 
 def _figures(done: Mapping[Run, Row], data: str) -> list[str]:
@@ -181,14 +198,22 @@ def _costs(done: Mapping[Run, Row]) -> list[str]:
     return ["", "## Costs", "", note, "", *to_table(header, lines)]
 
 
-def _absent(plan: Sequence[Run], done: Mapping[Run, Row]) -> list[str]:
+def _failures(failed: Mapping[Run, str]) -> list[str]:
+    if not failed:
+        return []
+    note = "Not made again until the run's folder is deleted."
+    lines = [f"- {run.variant}, seed {run.seed} (`{run.name}`): {why}" for run, why in failed.items()]
+    return ["", f"## Failed: {len(failed)}", "", note, "", *lines]
+
+
+def _absent(runs: Sequence[Run], done: Mapping[Run, Row], planned: int) -> list[str]:
     absent: dict[str, list[str]] = {}
-    for run in plan:
+    for run in runs:
         if run not in done:
             absent.setdefault(run.variant, []).append(str(run.seed))
     lines = [f"- {name}: seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}" for name, seeds in absent.items()]
-    total = len(plan) - len(done)
-    return ["", f"## Not run: {total} of {len(plan)}", "", *(lines or ["Everything was run."])]
+    total = sum(run not in done for run in runs)
+    return ["", f"## Not run: {total} of {planned}", "", *(lines or ["Everything was run."])]
 
 
 def _rates(

@@ -55,15 +55,23 @@ def add_curves(parser: Parser) -> None:
 
 def add_ablation(parser: Parser) -> None:
     """Add the options of the verb."""
+    from ismallnet.benchmark.variants import RECIPE, SEEDS
+
     _add_root(parser)
     parser.add_argument(
         "--recipe",
-        default="recipes/ablation.yaml",
+        default=RECIPE,
         metavar="FILE",
         help="the base, of which every variant changes one thing (default: %(default)s)",
     )
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these variants (default: all)")
-    parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="these seeds (default: 0 1 2)")
+    parser.add_argument(
+        "--seeds",
+        nargs="+",
+        type=int,
+        metavar="N",
+        help=f"these seeds, others than the default's too (default: {' '.join(map(str, SEEDS))})",
+    )
     parser.add_argument(
         "--out",
         default="results/ablation",
@@ -164,9 +172,10 @@ def run_curves(options: argparse.Namespace) -> int:
 def run_ablation(options: argparse.Namespace) -> int:
     """Do the work and print what came of it; the exit status."""
     from ismallnet.benchmark.ablation import ablation
-    from ismallnet.benchmark.variants import choose, plan
+    from ismallnet.benchmark.variants import SEEDS, choose, plan
 
-    runs = plan(options.recipe, root=options.root)
+    seeds = tuple(dict.fromkeys((*SEEDS, *(options.seeds or ()))))
+    runs = plan(options.recipe, root=options.root, seeds=seeds)
     chosen = choose(runs, only=options.only, seeds=options.seeds)
     with progress("training") as advance:
         outcome = ablation(
