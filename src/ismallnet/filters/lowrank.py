@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
-from scipy.linalg import eigh
+from scipy.linalg import eigh, eigh_tridiagonal, lapack
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,13 +60,28 @@ def leading(gram: Array, threshold: float, *, expected: int) -> tuple[Array, Arr
         (r,), rising, and (n, r).
     """
     floor = threshold**2 + 16 * np.finfo(np.float64).eps * np.trace(gram)
-    if expected < len(gram) // 6:
-        above = (floor, np.inf)
-        values, vectors = eigh(gram, subset_by_value=above, overwrite_a=True, check_finite=False)
-        return np.sqrt(values), vectors
-    values, vectors = eigh(gram, driver="evd", overwrite_a=True, check_finite=False)
-    first = np.searchsorted(values, floor, side="right")
-    return np.sqrt(values[first:]), vectors[:, first:]
+    if len(gram) < 64:
+        values, vectors = eigh(gram, driver="evd", overwrite_a=True, check_finite=False)
+        first = np.searchsorted(values, floor, side="right")
+        return np.sqrt(values[first:]), vectors[:, first:]
+    # The steps of LAPACK's own drivers, so that only the vectors asked for are turned back from the tridiagonal
+    # matrix, and those come from the faster of two methods.
+    reflectors, diagonal, beside, factors, _ = lapack.dsytrd(gram.T, lower=1, lwork=32 * len(gram), overwrite_a=1)
+    if expected < len(gram) // 10:
+        values, vectors = eigh_tridiagonal(
+            diagonal, beside, select="v", select_range=(floor, np.inf), check_finite=False, lapack_driver="stemr"
+        )
+    else:
+        values, vectors, info = lapack.dstevd(diagonal, beside)
+        if info:
+            raise np.linalg.LinAlgError("the eigenvalues of a Gram matrix did not converge")
+        first = np.searchsorted(values, floor, side="right")
+        values, vectors = values[first:], vectors[:, first:]
+    if len(values):
+        vectors[1:], _, _ = lapack.dormqr(
+            "L", "N", reflectors[1:, :-1], factors, vectors[1:], 64 * len(values)
+        )
+    return np.sqrt(values), vectors
 
 
 def to_unit(values: Array) -> Array:
