@@ -59,7 +59,7 @@ def leading(gram: Array, threshold: float, *, expected: int) -> tuple[Array, Arr
     Returns:
         (r,), rising, and (n, r).
     """
-    floor = threshold**2 + 16 * np.finfo(np.float64).eps * np.trace(gram)
+    floor = _floor(gram, threshold)
     if len(gram) < 64:
         values, vectors = eigh(gram, driver="evd", overwrite_a=True, check_finite=False)
         first = np.searchsorted(values, floor, side="right")
@@ -82,6 +82,68 @@ def leading(gram: Array, threshold: float, *, expected: int) -> tuple[Array, Arr
             "L", "N", reflectors[1:, :-1], factors, vectors[1:], 64 * len(values)
         )
     return np.sqrt(values), vectors
+
+
+class Follower:
+    """`leading`, of one Gram matrix after another, each like the one before.
+
+    While few values are above the threshold, the last vectors are made the next ones by subspace iteration with
+    Chebyshev polynomials (Y. Zhou et al., J. Comput. Phys. 219, 2006). What that leaves over is measured, and a
+    Cholesky decomposition proves that no value was missed; where either fails, `leading` takes over.
+
+    Args:
+        values: Largest eigenvalues of a matrix like the first one, (p,), rising.
+        vectors: Its eigenvectors, (n, p).
+        tolerance: How far SVT may be off, in the Frobenius norm.
+    """
+
+    def __init__(self, values: Array, vectors: Array, *, tolerance: float) -> None:
+        self._start, self._bound, self._tolerance = vectors, float(values[0]), tolerance
+        self._basis = vectors[:, :0]
+
+    def __call__(self, gram: Array, threshold: float, *, expected: int) -> tuple[Array, Array]:
+        """Return what `leading` does, of which the arguments are."""
+        width = 2 * expected + 8
+        if 12 * width <= len(gram) and width <= self._start.shape[1]:
+            known = min(self._basis.shape[1], width)
+            first = self._start.shape[1]
+            basis = np.hstack((self._start[:, first - width : first - known], self._basis[:, -known:]))
+            if pairs := self._follow(gram, _floor(gram, threshold), basis):
+                return pairs
+        return leading(gram, threshold, expected=expected)
+
+    def _follow(self, gram: Array, floor: float, basis: Array) -> tuple[Array, Array] | None:
+        """Return the pairs, or None where they are not proved to be right.
+
+        Of orthonormal U with U' G U = T diagonal, all of it above the floor, ``G U - U T`` is what G has to
+        be changed by for them to be eigenpairs. SVT moves no further than what it is given, here
+        ``(G U - U T) / sqrt(T)``. No other value is above the floor where G - U T U' has none.
+        """
+        image = gram @ basis
+        for _ in range(4):
+            bound = max(self._bound, floor / 16)
+            basis = np.linalg.qr(8 / bound**2 * (gram @ image) - 8 / bound * image + basis)[0]
+            image = gram @ basis
+            values, turn = eigh(basis.T @ image, driver="evd", check_finite=False)
+            basis, image, self._bound = basis @ turn, image @ turn, float(values[0])
+            first = np.searchsorted(values, floor, side="right")
+            above, vectors = values[first:], basis[:, first:]
+            rest = (image[:, first:] - vectors * above) / np.sqrt(above)
+            if np.linalg.norm(rest) <= self._tolerance:
+                break
+        else:
+            return None
+        self._basis = basis
+        others = (vectors * above) @ vectors.T
+        others -= gram
+        others.ravel()[:: len(others) + 1] += floor
+        _, failed = lapack.dpotrf(others.T, lower=1, clean=0, overwrite_a=1)
+        return None if failed else (np.sqrt(above), vectors)
+
+
+def _floor(gram: Array, threshold: float) -> float:
+    """Return the eigenvalue above which a singular value is above the threshold by more than rounding."""
+    return float(threshold**2 + 16 * np.finfo(np.float64).eps * np.trace(gram))
 
 
 def to_unit(values: Array) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.linalg import eigh
 
 from ismallnet.filters.iterates import Iterates, Triplets
-from ismallnet.filters.lowrank import LowRank, leading, to_unit
+from ismallnet.filters.lowrank import Follower, LowRank, to_unit
 from ismallnet.filters.patches import Grid
 from ismallnet.filters.windows import grey
 
@@ -222,7 +222,8 @@ def _separate(data: Array, weight: float, rules: _Rules) -> _Parts:
         if end := rules.end(count, rank, 0, converged=converged):
             return _Parts(np.zeros_like(data), low_rank(low).matrix(), count, rank, 0, end)
     again = itertools.chain([(count, (mu, momentum))], schedule)
-    return _go_on(data, weight, rules, Iterates(data, gram, low_rank(before), low_rank(low)), again)
+    leading = Follower(squares[-few:], left, tolerance=1e-8)
+    return _go_on(data, weight, rules, Iterates(data, gram, low_rank(before), low_rank(low)), leading, again)
 
 
 def _go_on(
@@ -230,6 +231,7 @@ def _go_on(
     weight: float,
     rules: _Rules,
     iterates: Iterates,
+    leading: Follower,
     schedule: Iterable[tuple[int, tuple[float, float]]],
 ) -> _Parts:
     """Iterate with full matrices.
@@ -239,6 +241,7 @@ def _go_on(
         weight: lambda.
         rules: When to stop.
         iterates: The last two.
+        leading: What decomposes.
         schedule: (count, (mu, momentum)) of the iterations, without end.
     """
     last, current = (low.matrix() for low in iterates.low)
@@ -246,7 +249,7 @@ def _go_on(
     for count, (mu, momentum) in schedule:
         h, where, sparse = _extrapolate(data, current, last, momentum, weight * mu)
         singular, left = leading(iterates.gram(momentum, h), mu, expected=rank)
-        low = Triplets(left, (singular - mu) / 2, h.T @ left / singular)
+        low = Triplets(left, (singular - mu) / 2, h.T @ (left / singular))
         rank = len(singular)
         new = low.matrix(out=spare)
         new.ravel()[where] -= sparse
@@ -259,7 +262,7 @@ def _go_on(
     target = np.zeros_like(data)
     target.ravel()[where] = sparse
     assert end is not None
-    return _Parts(target, low.matrix(out=spare), count, rank, len(where), end)
+    return _Parts(target, current + target, count, rank, len(where), end)
 
 
 def _extrapolate(
