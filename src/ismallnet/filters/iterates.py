@@ -1,8 +1,8 @@
 """The Gram matrix of an extrapolated low-rank and sparse pair, without multiplying the pair out.
 
-IPI decomposes ``H = D + Y - E`` in every iteration, where D is the data, Y and E are combinations of the last
-two low-rank and the last two sparse parts. H H' takes n² m products; from the factors of Y, the few entries of E
-and D D', which stays, it takes about n² r, for the rank r, and it is the same to rounding.
+IPI decomposes ``H = D + Y - E`` in every iteration, where D is the data and where Y and E are combinations of
+the last two low-rank and the last two sparse parts. H H' takes n² m products; from the factors of Y, the few
+entries of E, and D D', which stays, it takes about 10 n² r, for the rank r, and it is the same to rounding.
 """
 
 from __future__ import annotations
@@ -37,11 +37,24 @@ class Triplets(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """The two parts of an iterate, and the product of ``low.right'`` and D', (r, n)."""
+    """An iterate: its two parts, and the product of ``low.right'`` and D', (r, n)."""
 
     low: Triplets
     sparse: csr_array[np.float64, tuple[int, int]]
     by_data: Array
+
+
+class _Products(NamedTuple):
+    """What `Iterates.gram` multiplied and `Iterates.add` needs again, in the letters of `gram`."""
+
+    rest_by_data: Array
+    """N D', (n, n)."""
+    weights: Array
+    """W, (n, 2 r)."""
+    rights_by_data: Array
+    """R' D', (2 r, n)."""
+    rights_by_h: Array
+    """Q' H', (r, n), where Q has the right singular vectors of the last iterate."""
 
 
 class Iterates:
@@ -56,8 +69,11 @@ class Iterates:
 
     def __init__(self, data: Array, gram: Array, before: Triplets, now: Triplets) -> None:
         self._shape, self._transposed, self._gram = data.shape, np.ascontiguousarray(data.T), gram
-        nothing = csr_array(data.shape)
-        self._before, self._now = (_Part(low, nothing, low.right.T @ self._transposed) for low in (before, now))
+        self._before, self._now = (
+            _Part(low, csr_array(data.shape), low.right.T @ self._transposed) for low in (before, now)
+        )
+        self._overlap = now.right.T @ before.right
+        self._products: _Products | None = None
 
     @property
     def low(self) -> tuple[Triplets, Triplets]:
@@ -67,9 +83,9 @@ class Iterates:
     def gram(self, momentum: float, h: Array) -> Array:
         """Return H H', (n, n).
 
-        With ``H = N + W R'``, where ``N = D - E`` and R has the right singular vectors of both, it is
-        ``N N' + W K + K' W'`` for ``K = R' N' + R' R W' / 2``. Where E has many
-        entries, that is no shorter than multiplying H out.
+        With ``H = N + W R'``, where ``N = D - E`` and R has the right singular vectors of both iterates, it
+        is ``N N' + W K + K' W'`` for ``K = R' N' + R' R W' / 2``. Where E has many entries, that is no
+        shorter than multiplying H out.
 
         Args:
             momentum: By which H is extrapolated from the last two iterates.
@@ -78,24 +94,21 @@ class Iterates:
         before, now = self._before, self._now
         sparse = (1 + momentum) * now.sparse - momentum * before.sparse
         if 40 * sparse.nnz > h.size:
-            self._rest = None
+            self._products = None
             return np.asarray(h @ h.T)
-        left, old = (1 + momentum) * now.low.values * now.low.left, -momentum * before.low.values * before.low.left
-        self._left, self._rows = np.hstack((left, old)), np.vstack((now.by_data, before.by_data))
-        overlap = now.low.right.T @ before.low.right  # the rest of R' R is the identity
-        k = np.vstack(
-            (
-                now.by_data - (sparse @ now.low.right).T + (left.T + overlap @ old.T) / 2,
-                before.by_data - (sparse @ before.low.right).T + (old.T + overlap.T @ left.T) / 2,
-            )
-        )
-        by_data = sparse @ self._transposed
-        half = self._left @ k
-        half -= by_data
+        new = (1 + momentum) * now.low.values * now.low.left
+        old = -momentum * before.low.values * before.low.left
+        weights, by_data = np.hstack((new, old)), np.vstack((now.by_data, before.by_data))
+        by_rest = by_data - np.hstack([_times(sparse, part.low.right) for part in (now, before)]).T  # R' N'
+        by_low = np.vstack((new.T + self._overlap @ old.T, self._overlap.T @ new.T + old.T))  # R' R W'
+        half = weights @ (by_rest + by_low / 2)
+        sparse_by_data = _times(sparse, self._transposed)
+        half -= sparse_by_data
         half += (sparse @ sparse.T).toarray() / 2
-        self._rest = self._gram - by_data  # N D'
         half += half.T
         half += self._gram
+        r = len(now.by_data)
+        self._products = _Products(self._gram - sparse_by_data, weights, by_data, by_rest[:r] + by_low[:r])
         return half
 
     def add(self, low: Triplets, singular: Array, where: NDArray[np.intp], sparse: Array) -> None:
@@ -107,12 +120,19 @@ class Iterates:
             where: Flat indices of the entries of its sparse part, rising.
             sparse: The entries.
         """
-        if self._rest is None:
+        if self._products is None:
             by_data = low.right.T @ self._transposed
+            self._overlap = low.right.T @ self._now.low.right
         else:
-            by_data = low.left.T @ self._rest + (low.left.T @ self._left) @ self._rows
-            by_data /= singular[:, None]
+            rest_by_data, weights, rights_by_data, rights_by_h = self._products
+            by_h = (low.left / singular).T  # right' = by_h H
+            by_data = by_h @ rest_by_data + (by_h @ weights) @ rights_by_data
+            self._overlap = by_h @ rights_by_h.T
         n, m = self._shape
         starts = np.searchsorted(where, np.arange(n + 1) * m)
         matrix = csr_array((sparse, where % m, starts), shape=self._shape)
         self._before, self._now = self._now, _Part(low, matrix, by_data)
+
+
+def _times(sparse: csr_array[np.float64, tuple[int, int]], dense: Array) -> Array:
+    return np.asarray(sparse @ dense)

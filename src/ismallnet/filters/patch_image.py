@@ -7,10 +7,9 @@ import math
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
-from scipy.linalg import eigh
 
 from ismallnet.filters.iterates import Iterates, Triplets
-from ismallnet.filters.lowrank import Follower, LowRank, to_unit
+from ismallnet.filters.lowrank import Follower, LowRank, largest, to_unit
 from ismallnet.filters.patches import Grid
 from ismallnet.filters.windows import grey
 
@@ -191,13 +190,12 @@ def _separate(data: Array, weight: float, rules: _Rules) -> _Parts:
         rules: When to stop.
     """
     gram = data @ data.T
-    squares, vectors = eigh(gram, driver="evd", check_finite=False)
+    few = max(len(data) // 12, 4)
+    squares, left = largest(gram, few)
     levels = np.sqrt(np.maximum(squares, 0))
     if levels[-2] <= 1e-7 * levels[-1]:  # nothing but the rounding error of the squares
         return _Parts(np.zeros_like(data), data, 0, int(levels[-1] > 0), 0, "constant")
-    few = max(len(data) // 10, 4)
-    levels, left = levels[-few:], vectors[:, -few:]
-    right = data.T @ left / np.maximum(levels, 1e-8 * levels[-1])
+    right = data.T @ (left / np.maximum(levels, 1e-8 * levels[-1]))
 
     def low_rank(values: Array) -> Triplets:
         kept = np.flatnonzero(values)
@@ -205,7 +203,7 @@ def _separate(data: Array, weight: float, rules: _Rules) -> _Parts:
 
     schedule = enumerate(_steps(levels[-2], 0.005 * levels[-4]), 1)
     before = low = np.zeros_like(levels)  # the singular values of the last two A
-    largest, seen = 1.0, low  # entry of D - A, and that A
+    peak, seen, scratch = 1.0, low, np.empty_like(data)  # the largest entry of D - A, and that A
     for count, (mu, momentum) in schedule:
         extrapolated = low + momentum * (low - before)
         new = np.maximum((extrapolated + levels - mu) / 2, 0)
@@ -213,16 +211,18 @@ def _separate(data: Array, weight: float, rules: _Rules) -> _Parts:
         if rank == few:
             break
         change = np.abs(extrapolated - seen)  # no entry changes by more than the bound of Cauchy and Schwarz
-        if largest + math.sqrt((left**2 @ change).max() * (right**2 @ change).max()) > weight * mu:
-            seen, largest = extrapolated, float(np.abs(data - low_rank(extrapolated).matrix()).max())
-            if largest > weight * mu:  # 2 (D - H / 2) has an entry that E keeps
+        if peak + math.sqrt((left**2 @ change).max() * (right**2 @ change).max()) > weight * mu:
+            rest = low_rank(extrapolated).matrix(out=scratch)
+            np.subtract(data, rest, out=rest)  # 2 (D - H / 2)
+            seen, peak = extrapolated, float(max(rest.max(), -rest.min()))
+            if peak > weight * mu:
                 break
         before, low = low, new
         converged = math.dist(extrapolated, low) <= rules.distance(float(low @ low))
         if end := rules.end(count, rank, 0, converged=converged):
             return _Parts(np.zeros_like(data), low_rank(low).matrix(), count, rank, 0, end)
     again = itertools.chain([(count, (mu, momentum))], schedule)
-    leading = Follower(squares[-few:], left, tolerance=1e-8)
+    leading = Follower(squares, left, tolerance=1e-8)
     return _go_on(data, weight, rules, Iterates(data, gram, low_rank(before), low_rank(low)), leading, again)
 
 
