@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from ismallnet.filters.iterates import Iterates, Triplets
 
 Array = NDArray[np.float64]
-SHAPE = 40, 300
+SHAPE = 160, 300
 
 
 def data() -> Array:
     rng = np.random.default_rng(0)
-    return np.asarray(rng.normal(size=(40, 40)) * 0.8 ** np.arange(40) @ rng.normal(size=SHAPE))
+    return np.asarray(rng.normal(size=(160, 160)) * 0.9 ** np.arange(160) @ rng.normal(size=SHAPE))
 
 
 def triplets(matrix: Array, rank: int, factor: float) -> tuple[Triplets, Array]:
@@ -23,10 +23,10 @@ def triplets(matrix: Array, rank: int, factor: float) -> tuple[Triplets, Array]:
     return Triplets(u[:, :rank], factor * s[:rank], v[:rank].T.copy()), s[:rank]
 
 
-@pytest.mark.parametrize("counts", [[0] * 6, [3, 0, 5, 9, 20, 40], [9, 900, 900, 9, 0, 3]])
+@pytest.mark.parametrize("counts", [[0] * 6, [3, 0, 5, 9, 20, 40], [9, 9000, 9000, 9, 0, 3]])
 @pytest.mark.parametrize("ranks", [[0, 0, 1, 4, 2, 7], [5] * 6])
 def test_gram_matrix_is_that_of_the_iterates_multiplied_out(counts: list[int], ranks: list[int]) -> None:
-    """900 of 12,000 entries are too many: the matrix is multiplied out, and factors are used after that."""
+    """9000 of 48,000 entries are too many: the matrix is multiplied out, and factors are used after that."""
     d, rng = data(), np.random.default_rng(1)
     lows = [triplets(d, rank, factor)[0] for rank, factor in zip(ranks[:2], (0.3, 0.4), strict=True)]
     iterates = Iterates(d, d @ d.T, *lows)

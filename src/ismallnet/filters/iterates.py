@@ -37,11 +37,21 @@ class Triplets(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """An iterate: its two parts, and the product of ``low.right'`` and D', (r, n)."""
+    """An iterate: its two parts."""
 
     low: Triplets
     sparse: csr_array[np.float64, tuple[int, int]]
-    by_data: Array
+
+
+class _Known(NamedTuple):
+    """Products of the right singular vectors of the last two iterates, Q and P."""
+
+    now_by_data: Array
+    """Q' D', (r, n)."""
+    before_by_data: Array
+    """P' D', likewise."""
+    overlap: Array
+    """Q' P."""
 
 
 class _Products(NamedTuple):
@@ -53,8 +63,8 @@ class _Products(NamedTuple):
     """W, (n, 2 r)."""
     rights_by_data: Array
     """R' D', (2 r, n)."""
-    rights_by_h: Array
-    """Q' H', (r, n), where Q has the right singular vectors of the last iterate."""
+    now_by_h: Array
+    """Q' H', (r, n)."""
 
 
 class Iterates:
@@ -69,10 +79,8 @@ class Iterates:
 
     def __init__(self, data: Array, gram: Array, before: Triplets, now: Triplets) -> None:
         self._shape, self._transposed, self._gram = data.shape, np.ascontiguousarray(data.T), gram
-        self._before, self._now = (
-            _Part(low, csr_array(data.shape), low.right.T @ self._transposed) for low in (before, now)
-        )
-        self._overlap = now.right.T @ before.right
+        self._before, self._now = (_Part(low, csr_array(data.shape)) for low in (before, now))
+        self._known: _Known | None = None
         self._products: _Products | None = None
 
     @property
@@ -84,30 +92,36 @@ class Iterates:
         """Return H H', (n, n).
 
         With ``H = N + W R'``, where ``N = D - E`` and R has the right singular vectors of both iterates, it
-        is ``N N' + W K + K' W'`` for ``K = R' N' + R' R W' / 2``. Where E has many entries, that is no
-        shorter than multiplying H out.
+        is ``N N' + W K + K' W'`` for ``K = R' N' + R' R W' / 2``. Where H has few rows or E many entries,
+        that is no shorter than multiplying H out.
 
         Args:
             momentum: By which H is extrapolated from the last two iterates.
             h: H itself, (n, m).
         """
         before, now = self._before, self._now
-        sparse = (1 + momentum) * now.sparse - momentum * before.sparse
-        if 40 * sparse.nnz > h.size:
+        if len(h) < 150 or 20 * (now.sparse.nnz + before.sparse.nnz) > h.size:
             self._products = None
             return np.asarray(h @ h.T)
+        now_by_data, before_by_data, overlap = self._known or _Known(
+            now.low.right.T @ self._transposed,
+            before.low.right.T @ self._transposed,
+            now.low.right.T @ before.low.right,
+        )
+        sparse = (1 + momentum) * now.sparse - momentum * before.sparse
         new = (1 + momentum) * now.low.values * now.low.left
         old = -momentum * before.low.values * before.low.left
-        weights, by_data = np.hstack((new, old)), np.vstack((now.by_data, before.by_data))
+        weights, by_data = np.hstack((new, old)), np.vstack((now_by_data, before_by_data))
         by_rest = by_data - np.hstack([_times(sparse, part.low.right) for part in (now, before)]).T  # R' N'
-        by_low = np.vstack((new.T + self._overlap @ old.T, self._overlap.T @ new.T + old.T))  # R' R W'
+        by_low = np.vstack((new.T + overlap @ old.T, overlap.T @ new.T + old.T))  # R' R W'
         half = weights @ (by_rest + by_low / 2)
         sparse_by_data = _times(sparse, self._transposed)
         half -= sparse_by_data
         half += (sparse @ sparse.T).toarray() / 2
         half += half.T
         half += self._gram
-        r = len(now.by_data)
+        r = len(now_by_data)
+        self._known = _Known(now_by_data, before_by_data, overlap)
         self._products = _Products(self._gram - sparse_by_data, weights, by_data, by_rest[:r] + by_low[:r])
         return half
 
@@ -120,18 +134,17 @@ class Iterates:
             where: Flat indices of the entries of its sparse part, rising.
             sparse: The entries.
         """
-        if self._products is None:
-            by_data = low.right.T @ self._transposed
-            self._overlap = low.right.T @ self._now.low.right
-        else:
-            rest_by_data, weights, rights_by_data, rights_by_h = self._products
-            by_h = (low.left / singular).T  # right' = by_h H
+        if self._products and self._known:
+            rest_by_data, weights, rights_by_data, now_by_h = self._products
+            by_h = (low.left / singular).T  # the right singular vectors are by_h H
             by_data = by_h @ rest_by_data + (by_h @ weights) @ rights_by_data
-            self._overlap = by_h @ rights_by_h.T
+            self._known = _Known(by_data, self._known.now_by_data, by_h @ now_by_h.T)
+        else:
+            self._known = None
         n, m = self._shape
         starts = np.searchsorted(where, np.arange(n + 1) * m)
         matrix = csr_array((sparse, where % m, starts), shape=self._shape)
-        self._before, self._now = self._now, _Part(low, matrix, by_data)
+        self._before, self._now = self._now, _Part(low, matrix)
 
 
 def _times(sparse: csr_array[np.float64, tuple[int, int]], dense: Array) -> Array:

@@ -190,7 +190,7 @@ def _separate(data: Array, weight: float, rules: _Rules) -> _Parts:
         rules: When to stop.
     """
     gram = data @ data.T
-    few = max(len(data) // 12, 4)
+    few = max(len(data) // 12, min(len(data), 24))
     squares, left = largest(gram, few)
     levels = np.sqrt(np.maximum(squares, 0))
     if levels[-2] <= 1e-7 * levels[-1]:  # nothing but the rounding error of the squares
