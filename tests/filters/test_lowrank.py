@@ -83,6 +83,17 @@ def test_leading_pairs_of_a_large_matrix_are_those_of_the_full_decomposition(
     assert np.abs(svt(values, vectors, threshold) - full(gram, threshold)).max() < 1e-10 * max(1, roots[0])
 
 
+@pytest.mark.parametrize("expected", [0, 150])
+def test_without_the_divide_and_conquer_of_scipy_1_16_the_pairs_are_the_same(
+    monkeypatch: pytest.MonkeyPatch, expected: int
+) -> None:
+    monkeypatch.setattr(lowrank, "_DIVIDE", None)
+    gram = GRAMS["fall slowly"]
+    values, vectors = leading(gram.copy(), 0.1, expected=expected)  # 1 / 100 is the 100th
+    assert len(values) in (99, 100)
+    assert np.abs(svt(values, vectors, 0.1) - full(gram, 0.1)).max() < 1e-12
+
+
 @pytest.mark.parametrize("side", [30, 150])
 def test_largest_pairs_are_those_of_the_full_decomposition_and_the_matrix_is_left_alone(side: int) -> None:
     gram = with_values(np.arange(1.0, side + 1))

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
+_DIVIDE = getattr(lapack, "dstevd", None)  # divide and conquer for tridiagonal matrices: since SciPy 1.16
+
 End = Literal["constant", "tolerance", "rank", "truncation", "support", "iterations"]
 
 
@@ -78,22 +80,22 @@ def _top(gram: Array, first: Callable[[Array], int], expected: int) -> tuple[Arr
     only the vectors wanted, or finds a few by the fastest way: all values by QR, then inverse iteration.
     """
     n = len(gram)
-    if n < 64:
+    few = 5 * expected < n
+    if n < 64 or not (few or _DIVIDE):
         values, vectors = eigh(gram, driver="evd", overwrite_a=True, check_finite=False)
         start = first(values)
         return values[start:], vectors[:, start:]
     reflectors, diagonal, beside, factors, _ = lapack.dsytrd(gram.T, lower=1, lwork=32 * n, overwrite_a=1)
-    few = 5 * expected < n
     if few:
         values, failed = lapack.dsterf(diagonal, beside)
         start = first(values)
         few = not failed and 5 * (n - start) < n
     if few:
-        blocks, ends = np.ones(n, np.intc), np.full(n, n, np.intc)
+        blocks, ends = np.ones(n, np.intc), np.full(n, n, np.intc)  # one block, and where it ends
         vectors, failed = lapack.dstein(diagonal, beside, values[start:], blocks, ends)
         few = not failed
     if not few:
-        values, vectors, failed = lapack.dstevd(diagonal, beside)
+        values, vectors, failed = (_DIVIDE or lapack.dstev)(diagonal, beside)
         if failed:
             raise np.linalg.LinAlgError("the eigenvalues of a Gram matrix did not converge")
         start = first(values)
