@@ -5,6 +5,7 @@ singular value decompositions; the images are of NUAA-SIRST, read as 8-bit grey.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -114,6 +115,25 @@ def test_more_patches_than_pixels_of_a_patch_give_the_same_parts() -> None:
     assert fast[2:] == plain[2:]
     assert fast.end == "rank"
     assert np.abs(fast.target - plain.target).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("image", "patch", "step", "rule"),
+    [
+        (toy(160), 50, 10, "image"),  # of rank two to the end, followed in all 74 iterations with a target
+        (toy(96), 20, 4, "min"),  # followed in all 100 iterations
+        (toy(128), 16, 5, "image"),  # of rank twelve, followed in 39 iterations of 82
+        (cloud(128), 16, 5, "image"),  # never
+    ],
+)
+def test_following_the_singular_vectors_changes_nothing(
+    image: Array, patch: int, step: int, rule: LambdaRule
+) -> None:
+    options: Any = {"patch": patch, "step": step, "lambda_rule": rule}
+    fast, plain = ipi_decompose(image, **options), plain_lowrank.ipi(image, **options)
+    assert fast[2:] == plain[2:]
+    assert np.abs(fast.target - plain.target).max() < 1e-8
+    assert np.abs(fast.background - plain.background).max() < 1e-8
 
 
 # --- properties ---------------------------------------------------------------------------------------

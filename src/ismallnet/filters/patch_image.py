@@ -7,9 +7,9 @@ import math
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
-from scipy.linalg import eigh
 
-from ismallnet.filters.lowrank import LowRank, leading, to_unit
+from ismallnet.filters.iterates import Iterates, Triplets
+from ismallnet.filters.lowrank import Follower, LowRank, largest, to_unit
 from ismallnet.filters.patches import Grid
 from ismallnet.filters.windows import grey
 
@@ -178,53 +178,60 @@ def _separate(data: Array, weight: float, rules: _Rules) -> _Parts:
 
         ``A = SVT(H / 2, mu / 2)`` and ``E = soft(D - H / 2, lambda mu / 2)``, where ``H = D + Y_A - Y_E``,
 
-    so that an iteration leaves only ``Z = D + A - E`` to keep: the next H is ``Z + momentum (Z - Z before)``.
-    Both blocks of the gradient have the size of H - Z.
+    so that an iteration leaves only ``F = A - E`` to keep: the next H is ``D + F + momentum (F - F before)``.
+    Both blocks of the gradient have the size of ``H - D - F``.
 
-    As long as E = 0, every A has the singular vectors of D, and this function iterates on singular values
-    alone. It leaves what comes after to `_go_on`.
+    As long as E = 0, every A has the singular vectors of D, and this function iterates on its few singular
+    values alone. It leaves what comes after to `_go_on`.
 
     Args:
         data: D, (n, m), n ≤ m.
         weight: lambda.
         rules: When to stop.
     """
-    squares, vectors = eigh(data @ data.T, driver="evd", overwrite_a=True, check_finite=False)
+    gram = data @ data.T
+    few = max(len(data) // 12, min(len(data), 24))
+    squares, left = largest(gram, few)
     levels = np.sqrt(np.maximum(squares, 0))
     if levels[-2] <= 1e-7 * levels[-1]:  # nothing but the rounding error of the squares
         return _Parts(np.zeros_like(data), data, 0, int(levels[-1] > 0), 0, "constant")
-    few = max(len(data) // 3, 4)
-    left, right = vectors[:, -few:], vectors[:, -few:].T @ data
+    right = data.T @ (left / np.maximum(levels, 1e-8 * levels[-1]))
 
-    def low_rank(values: Array) -> Array:
-        kept = np.flatnonzero(values[-few:])
-        shares = values[-few:][kept] / levels[-few:][kept]
-        return np.asarray((left[:, kept] * shares) @ right[kept])
+    def low_rank(values: Array) -> Triplets:
+        kept = np.flatnonzero(values)
+        return Triplets(left[:, kept], values[kept], right[:, kept])
 
     schedule = enumerate(_steps(levels[-2], 0.005 * levels[-4]), 1)
     before = low = np.zeros_like(levels)  # the singular values of the last two A
+    peak, seen, scratch = 1.0, low, np.empty_like(data)  # the largest entry of D - A, and that A
     for count, (mu, momentum) in schedule:
         extrapolated = low + momentum * (low - before)
         new = np.maximum((extrapolated + levels - mu) / 2, 0)
         rank = int(np.count_nonzero(new))
-        difference = low_rank(extrapolated)
-        np.subtract(data, difference, out=difference)  # 2 (D - H / 2)
-        if rank > few or max(difference.max(), -difference.min()) > weight * mu:
+        if rank == few:
             break
+        change = np.abs(extrapolated - seen)  # no entry changes by more than the bound of Cauchy and Schwarz
+        if peak + math.sqrt((left**2 @ change).max() * (right**2 @ change).max()) > weight * mu:
+            rest = low_rank(extrapolated).matrix(out=scratch)
+            np.subtract(data, rest, out=rest)  # 2 (D - H / 2)
+            seen, peak = extrapolated, float(max(rest.max(), -rest.min()))
+            if peak > weight * mu:
+                break
         before, low = low, new
         converged = math.dist(extrapolated, low) <= rules.distance(float(low @ low))
         if end := rules.end(count, rank, 0, converged=converged):
-            return _Parts(np.zeros_like(data), low_rank(low), count, rank, 0, end)
+            return _Parts(np.zeros_like(data), low_rank(low).matrix(), count, rank, 0, end)
     again = itertools.chain([(count, (mu, momentum))], schedule)
-    return _go_on(data, weight, rules, data + low_rank(before), data + low_rank(low), again)
+    leading = Follower(squares, left, tolerance=1e-8)
+    return _go_on(data, weight, rules, Iterates(data, gram, low_rank(before), low_rank(low)), leading, again)
 
 
 def _go_on(
     data: Array,
     weight: float,
     rules: _Rules,
-    last: Array,
-    current: Array,
+    iterates: Iterates,
+    leading: Follower,
     schedule: Iterable[tuple[int, tuple[float, float]]],
 ) -> _Parts:
     """Iterate with full matrices.
@@ -233,33 +240,56 @@ def _go_on(
         data: As `_separate`, like the next two.
         weight: lambda.
         rules: When to stop.
-        last: The Z before the current one; overwritten.
-        current: Z; overwritten.
+        iterates: The last two.
+        leading: What decomposes.
         schedule: (count, (mu, momentum)) of the iterations, without end.
     """
-    twice, spare, scratch, rank = 2 * data, np.empty_like(data), np.empty_like(data), 0
+    last, current = (low.matrix() for low in iterates.low)
+    spare, rank = np.empty_like(data), iterates.low[1].values.size
     for count, (mu, momentum) in schedule:
-        h = np.subtract(current, last, out=last)
-        h *= momentum
-        h += current
-        singular, vectors = leading(h @ h.T, mu, expected=rank)
+        h, where, sparse = _extrapolate(data, current, last, momentum, weight * mu)
+        singular, left = leading(iterates.gram(momentum, h), mu, expected=rank)
+        low = Triplets(left, (singular - mu) / 2, h.T @ (left / singular))
         rank = len(singular)
-        new = np.matmul(vectors * ((1 - mu / singular) / 2), vectors.T @ h, out=spare)
-        new += data
-        np.subtract(twice, h, out=scratch)
-        where = np.flatnonzero(np.abs(scratch, out=scratch) > weight * mu)
-        sparse = (twice.ravel()[where] - h.ravel()[where]) / 2
-        sparse -= np.copysign(weight * mu / 2, sparse)
+        new = low.matrix(out=spare)
         new.ravel()[where] -= sparse
-        square = float(np.sum((singular - mu) ** 2) / 4 + sparse @ sparse)
-        converged = _are_close(h, new, rules.distance(square))
-        last, current, spare = current, new, last
+        square = float(low.values @ low.values + sparse @ sparse)
+        converged = _are_close(h, data, new, rules.distance(square))
+        last, current, spare = current, new, h
         if end := rules.end(count, rank, len(where), converged=converged):
             break
+        iterates.add(low, singular, where, sparse)
     target = np.zeros_like(data)
     target.ravel()[where] = sparse
     assert end is not None
-    return _Parts(target, current - data + target, count, rank, len(where), end)
+    return _Parts(target, current + target, count, rank, len(where), end)
+
+
+def _extrapolate(
+    data: Array, current: Array, last: Array, momentum: float, threshold: float
+) -> tuple[Array, NDArray[np.intp], Array]:
+    """Return H, in the place of the last, and the new E as flat indices and values.
+
+    Rows are taken in blocks that stay in the cache.
+    """
+    indices, values = [np.empty(0, np.intp)], [np.empty(0)]
+    rows = max(1, 40_000 // data.shape[1])
+    scratch = np.empty((rows, data.shape[1]))
+    for start in range(0, len(data), rows):
+        block = slice(start, start + rows)
+        h, now = last[block], current[block]
+        twice = scratch[: len(h)]
+        np.subtract(now, h, out=h)
+        h *= momentum
+        h += now
+        np.subtract(data[block], h, out=twice)  # 2 (D - H / 2)
+        h += data[block]
+        if max(twice.max(), -twice.min()) > threshold:
+            where = np.flatnonzero(np.abs(twice) > threshold)
+            above = twice.ravel()[where]
+            indices.append(where + start * data.shape[1])
+            values.append((above - np.copysign(threshold, above)) / 2)
+    return last, np.concatenate(indices), np.concatenate(values)
 
 
 def _steps(mu: float, floor: float) -> Iterator[tuple[float, float]]:
@@ -271,11 +301,12 @@ def _steps(mu: float, floor: float) -> Iterator[tuple[float, float]]:
         before, now = now, (1 + math.sqrt(1 + 4 * now * now)) / 2
 
 
-def _are_close(one: Array, other: Array, distance: float) -> bool:
-    """Whether the Frobenius distance is at most so large. A few rows are enough to say that it is not."""
+def _are_close(h: Array, data: Array, difference: Array, distance: float) -> bool:
+    """Whether Z = D + A - E is at most so far from H. A few rows are enough to say that it is not."""
     square = 0.0
-    for start in range(0, len(one), 16):
-        part = one[start : start + 16] - other[start : start + 16]
+    for start in range(0, len(h), 16):
+        block = slice(start, start + 16)
+        part = h[block] - data[block] - difference[block]
         square += float(np.vdot(part, part))
         if square > distance**2:
             return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -166,6 +166,17 @@ def _edges(image: Array) -> Array:
     return np.hypot(xx - yy, 2 * xy)
 
 
+class _Entries(NamedTuple):
+    """A tensor that is 0 but for a few entries: their flat indices, and their values."""
+
+    where: NDArray[np.intp]
+    values: Array
+
+    def add_to(self, tensor: Array, factor: float) -> None:
+        """Add so many times this one to a contiguous tensor."""
+        tensor.ravel()[self.where] += factor * self.values
+
+
 def _separate(
     tensor: Array,
     strength: Array,
@@ -179,10 +190,13 @@ def _separate(
 ) -> LowRank:
     """Take a tensor apart, as `ript_decompose` says; the parts are tensors.
 
-    With X_i = F + mu L_i - T and R_i = X_i - B_i, what SVT takes away of X_i, an iteration is
+    With X_i = F + mu L_i - T and R_i = (X_i - B_i) / growth, a part of what SVT takes away, an iteration is
 
-        ``T_new = max(T + mean_i R_i - W mu lambda / 3, 0)``;
-        ``X_i = F - T_new + (T + R_i - T_new) / growth``.
+        ``T_new = max(T + growth mean_i R_i - W mu lambda / 3, 0)``;
+        ``X_i = F + R_i + T / growth - (1 + 1 / growth) T_new``.
+
+    T is kept by its few entries; elsewhere, W changes after the first iteration only. So little is left to do
+    for all entries.
 
     Args:
         tensor: F, (p, p, P).
@@ -195,58 +209,66 @@ def _separate(
         iterations: See there.
     """
     smallest = tolerance * float(np.linalg.norm(tensor))
-    share, mu = sparsity / math.sqrt(min(tensor.shape)) / 3, 5 * float(tensor.std(ddof=1))
-    target, weights = np.zeros_like(tensor), strength.copy()
-    inputs, mean_input = [tensor] * 3, tensor
+    share, mu = sparsity / math.sqrt(min(tensor.shape)), 5 * float(tensor.std(ddof=1))
+    inputs, rests = [tensor] * 3, [np.empty_like(tensor) for _ in range(3)]
+    total, before, scratch = (np.zeros_like(tensor) for _ in range(3))  # sums of R_i: this one, the last
+    target, added = _Entries(np.empty(0, np.intp), np.empty(0)), list[tuple[_Entries, float]]()
     rank: Ranks = tensor.shape
-    support = -1
     end: End | None = None
     for count in itertools.count(1):
-        rests, rank = _rests(inputs, mu, rank)
-        mean_rest = rests[0] + rests[1]
-        mean_rest += rests[2]
-        mean_rest /= 3
-        background = mean_input - mean_rest
-        new = target + mean_rest
-        weights *= mu * share
-        new -= weights
-        np.maximum(new, 0, out=new)
-        before, support = support, int(np.count_nonzero(new))
-        residual = tensor - background
-        residual -= new
-        if np.linalg.norm(residual) < smallest:
+        rank = _rests(inputs, rests, mu, rank, share=1 / growth)
+        np.add(rests[0], rests[1], out=total)
+        total += rests[2]
+
+        weight = mu * share / growth
+        np.multiply(strength, weight if count == 1 else weight / epsilon, out=scratch)
+        scratch.ravel()[target.where] *= epsilon / (target.values + epsilon)
+        target.add_to(scratch, -3 / growth)
+        np.subtract(total, scratch, out=scratch)
+        where = np.flatnonzero(scratch > 0)
+        new = _Entries(where, growth / 3 * scratch.ravel()[where])
+
+        residual = np.multiply(total, growth, out=scratch)  # 3 (F - mean_i B_i - T_new)
+        residual -= before
+        for entries, factor in (*added, (new, 1)):
+            entries.add_to(residual, -3 * factor)
+        if np.linalg.norm(residual) < 3 * smallest:
             end = "tolerance"
-        elif by_support and support == before:
+        elif by_support and count > 1 and len(new.where) == len(target.where):
             end = "support"
         elif count >= iterations:
             end = "iterations"
         if end:
             break
-        fixed = target - new
-        fixed /= growth
-        fixed += tensor
-        fixed -= new
-        for rest in (*rests, mean_rest):
-            rest /= growth
-            rest += fixed
-        inputs, mean_input, target = rests, mean_rest, new
-        np.add(new, epsilon, out=weights)
-        np.divide(strength, weights, out=weights)
+
+        added = [(target, 1 / growth), (new, -1 - 1 / growth)]
+        for rest in rests:
+            rest += tensor
+            for entries, factor in added:
+                entries.add_to(rest, factor)
+        inputs, rests = rests, [np.empty_like(tensor) for _ in range(3)] if count == 1 else inputs
+        total, before, target = before, total, new
         mu /= growth
     assert end is not None
-    return LowRank(new, background, count, rank, support, end)
+    residual /= -3
+    residual += tensor
+    new.add_to(residual, -1)
+    sparse = np.zeros_like(tensor)
+    new.add_to(sparse, 1)
+    return LowRank(sparse, residual, count, rank, len(new.where), end)
 
 
-def _rests(tensors: list[Array], threshold: float, before: Ranks) -> tuple[list[Array], Ranks]:
-    """Return X - SVT(X) of the unfolding i of tensor i, and the ranks of the three SVT(X).
+def _rests(inputs: list[Array], outs: list[Array], threshold: float, before: Ranks, *, share: float) -> Ranks:
+    """Write a share of X - SVT(X) for the unfolding i of input i, and return the ranks of the three SVT(X).
 
     Args:
-        tensors: Three of (p, p, P), contiguous.
+        inputs: Three of (p, p, P), contiguous.
+        outs: As the inputs.
         threshold: Of the singular values.
         before: The ranks an iteration ago; they about double.
+        share: What is written is multiplied by it.
     """
-    rests = [np.empty_like(tensor) for tensor in tensors]
-    (first, second, third), (first_out, second_out, third_out) = tensors, rests
+    (first, second, third), (first_out, second_out, third_out) = inputs, outs
     sides = [
         (first.reshape(len(first), -1), first_out.reshape(len(first), -1)),
         (second, second_out),
@@ -254,18 +276,21 @@ def _rests(tensors: list[Array], threshold: float, before: Ranks) -> tuple[list[
     ]
     if sides[2][0].shape[0] > sides[2][0].shape[1]:
         sides[2] = (sides[2][0].T, sides[2][1].T)
-    ranks = [_rest(*side, threshold, expected=2 * rank) for side, rank in zip(sides, before, strict=True)]
-    return rests, tuple(ranks)
+    return tuple(
+        _rest(*side, threshold, expected=2 * rank, share=share)
+        for side, rank in zip(sides, before, strict=True)
+    )
 
 
-def _rest(matrix: Array, out: Array, threshold: float, *, expected: int) -> int:
-    """Write X - SVT(X) and return the rank of SVT(X).
+def _rest(matrix: Array, out: Array, threshold: float, *, expected: int, share: float) -> int:
+    """Write a share of X - SVT(X) and return the rank of SVT(X).
 
     Args:
         matrix: X, (n, m), n ≤ m; or (s, n, m), s matrices that are X when put side by side.
         out: As the matrix.
         threshold: Of the singular values.
         expected: Rank, a guess.
+        share: What is written is multiplied by it.
     """
     gram = np.matmul(matrix, np.swapaxes(matrix, -1, -2))
     gram = gram.sum(0) if gram.ndim == 3 else gram
@@ -274,7 +299,8 @@ def _rest(matrix: Array, out: Array, threshold: float, *, expected: int) -> int:
     if 2 * len(singular) < len(gram):
         np.matmul(left * shrink, left.T @ matrix, out=out)
         np.subtract(matrix, out, out=out)
+        out *= share
     else:
         half = left * np.sqrt(shrink)
-        np.matmul(np.eye(len(gram)) - half @ half.T, matrix, out=out)
+        np.matmul(share * (np.eye(len(gram)) - half @ half.T), matrix, out=out)
     return len(singular)

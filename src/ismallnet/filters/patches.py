@@ -91,12 +91,11 @@ class Grid:
             patches: (P, patch, patch), as `cut` returns them.
         """
         down, across = (_most(starts, self.patch) for starts in (self.rows, self.columns))
-        stack = np.full((down * across, *self.shape), np.inf)
+        values = np.full((*self.shape, down * across), np.inf)
         corners = np.ndindex(len(self.rows), len(self.columns))
         for (i, j), patch in zip(corners, patches, strict=True):  # patches of one layer are disjoint
             y, x = self.rows[i], self.columns[j]
-            stack[i % down * across + j % across, y : y + self.patch, x : x + self.patch] = patch
-        values = np.ascontiguousarray(np.moveaxis(stack, 0, 2))
+            values[y : y + self.patch, x : x + self.patch, i % down * across + j % across] = patch
         values.sort(axis=2)
         coverage = self.coverage()[..., None]
         low, high = (np.take_along_axis(values, np.maximum(coverage - a, 0) // 2, 2) for a in (1, 0))
