@@ -111,6 +111,11 @@ class Augment:
     """Probability that a crop becomes a flat field with that noise and no target, as a capped lens gives."""
     invert: float = 0.0
     """Probability that dark and bright are swapped."""
+    clutter: float = 0.0
+    """Probability that another image's background, its targets painted over, is added to a crop, so that no
+    background comes back as it was."""
+    clutter_strength: float = 0.5
+    """Largest standard deviation of what is added, in those of the crop; never more than it has itself."""
     paste: float = 0.0
     """Probability that a target of the run's images is to be copied into a crop of at least 32 pixels, so
     that a background does not say whether there is one. All are equally likely, up to 26 pixels wide; turned
@@ -118,13 +123,13 @@ class Augment:
     or would touch a target is left out. Not with other labels than `target`: those are of whole images."""
 
     def __post_init__(self) -> None:
-        for name in ("targets", "warp", "intensity", "stretch", "blur", "blank", "invert", "paste"):
+        for name in ("targets", "warp", "intensity", "stretch", "blur", "blank", "invert", "clutter", "paste"):
             value = getattr(self, name)
             _require(0 <= value <= 1, f"augment.{name}", value, "a probability, 0 to 1")
         for name in ("scale", "aspect", "gain", "gamma"):
             value = getattr(self, name)
             _require(value >= 1, f"augment.{name}", value, "a number of at least 1 (1: off)")
-        for name in ("rotation", "offset", "noise"):
+        for name in ("rotation", "offset", "noise", "clutter_strength"):
             value = getattr(self, name)
             _require(value >= 0, f"augment.{name}", value, "a number of at least 0 (0: off)")
 

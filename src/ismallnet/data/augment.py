@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,8 @@ _RING = 2
 """Pixels around its mask that are copied with a target: optics spread it that far."""
 _STANDS_OUT = 1.5, 0.015
 """Least contrast of a copy: in standard deviations of its surroundings, and in units of the full range."""
+_FILL = 33
+"""Side of the square, in pixels, whose mean takes the place of a target where a background is added."""
 
 
 class Batch(NamedTuple):
@@ -41,7 +43,16 @@ class Batch(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Copies:
+class _PerCrop:
+    """Tensors with one row a crop."""
+
+    def __getitem__(self, wanted: slice | Tensor) -> Self:
+        """The rows of some of the crops."""
+        return type(self)(*(getattr(self, f.name)[wanted] for f in fields(self)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Copies(_PerCrop):
     """Where B crops get the copy of a target, and from where it is."""
 
     index: Tensor
@@ -55,9 +66,19 @@ class Copies:
     gain: Tensor
     """(B,) float32: factor on its contrast."""
 
-    def __getitem__(self, wanted: slice | Tensor) -> Copies:
-        """Those of some of the crops."""
-        return Copies(*(getattr(self, f.name)[wanted] for f in fields(self)))
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Clutter(_PerCrop):
+    """The backgrounds that are added to B crops; read as the crops are, see `Plan`."""
+
+    index: Tensor
+    """(B,) int64: which image; -1: none."""
+    centre: Tensor
+    """(B, 2) float32."""
+    matrix: Tensor
+    """(B, 2, 2) float32."""
+    strength: Tensor
+    """(B,) float32: largest standard deviation of what is added, in those of the crop."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,6 +99,8 @@ class Plan:
     """(B,) bool: which crops are blurred then."""
     noise: Tensor | None
     """(B, 1, S, S) float32, added last."""
+    clutter: Clutter | None = None
+    """Backgrounds of other images, added first."""
     copies: Copies | None = None
     """Targets of other images, put in before the grey levels are altered."""
 
@@ -117,6 +140,7 @@ def draw(pool: Pool, index: Tensor, size: int, augment: Augment, generator: torc
         curve=curve,
         blur=blur,
         noise=noise,
+        clutter=_clutter(pool, len(index), size, augment, generator) if augment.clutter > 0 else None,
         copies=_copies(pool, len(index), size, augment, generator) if augment.paste > 0 else None,
     )
 
@@ -131,6 +155,8 @@ def cut(pool: Pool, plan: Plan, size: int, *, soft_mask: bool) -> Batch:
         soft_mask: Keep resampled masks in [0, 1]; else 1 where they reach one half, 0 elsewhere.
     """
     planes = _gather(pool, plan.index, plan.centre, plan.matrix, size, bounds=plan.bounds)
+    if plan.clutter is not None:
+        _add_clutter(planes[0], pool, plan.clutter)
     if plan.copies is not None:
         _paste(planes, pool, plan.copies)
     planes[1:, plan.curve[:, 3] == 0] = 0  # a blank crop shows no target
@@ -217,6 +243,42 @@ def _curves(grey: Tensor, augment: Augment, generator: torch.Generator) -> tuple
     sign = torch.where(inverted, -1.0, 1.0)
     shift = torch.where(inverted, 1 - level, level) + offset - sign * gain * level
     return torch.stack([black, factor, gamma, sign * gain, shift], dim=1), blur, sigma
+
+
+def _clutter(pool: Pool, count: int, size: int, augment: Augment, generator: torch.Generator) -> Clutter:
+    """Draw an image, a place anywhere in it, a turn and a strength a crop."""
+    device = pool.size.device
+    index = torch.randint(len(pool.size), (count,), generator=generator, device=device)
+    matrix = torch.eye(2, device=device).expand(count, 2, 2)
+    matrix = _symmetries(matrix, generator) if augment.symmetry else matrix
+    centre = _centres(pool, index, size, matrix, 0, generator)
+    strength = _uniform(0, augment.clutter_strength, (count,), generator)
+    wanted = _chance(augment.clutter, count, generator)
+    return Clutter(torch.where(wanted, index, -1), centre.floor() + (size - 1) / 2 % 1, matrix, strength)
+
+
+def _add_clutter(image: Tensor, pool: Pool, clutter: Clutter) -> None:
+    """Add backgrounds, their targets painted over, to (B, S, S) grey levels in place."""
+    crops = (clutter.index >= 0).nonzero().flatten()
+    if len(crops) == 0:
+        return
+    clutter = clutter[crops]
+    size = image.shape[-1]
+    other, mask = _gather(pool, clutter.index, clutter.centre, clutter.matrix, size)[:2]
+    kept = 1 - F.max_pool2d(mask, 2 * _RING + 1, 1, _RING)
+    around, weight = (_box_mean(plane, _FILL) for plane in (other * kept, kept))
+    background = torch.lerp(around / weight.clamp(min=1e-6), other, kept)
+    added = background - background.mean((1, 2), keepdim=True)
+    # never amplified: that would add the other image's noise
+    spread, its_spread = (plane.std((1, 2)) for plane in (image[crops], added))
+    factor = (clutter.strength * spread / its_spread.clamp(min=1e-6)).clamp(max=1)
+    image[crops] = (image[crops] + added * factor[:, None, None]).clamp_(0, 1)
+
+
+def _box_mean(planes: Tensor, side: int) -> Tensor:
+    """Of (B, S, S): the mean over a square, 0 beyond the border."""
+    rows = F.avg_pool2d(planes[:, None], (side, 1), 1, (side // 2, 0))
+    return F.avg_pool2d(rows, (1, side), 1, (0, side // 2))[:, 0]
 
 
 def _copies(pool: Pool, count: int, size: int, augment: Augment, generator: torch.Generator) -> Copies | None:
