@@ -133,10 +133,10 @@ def test_warps_stay_within_their_limits() -> None:
     assert ratio.max() == pytest.approx(1.2, rel=0.01)
 
 
-@pytest.mark.parametrize("paste", [0, 0.5])
-def test_a_part_of_a_batch_is_the_same_made_alone(paste: float) -> None:
+@pytest.mark.parametrize(("paste", "clutter"), [(0, 0), (0.5, 0), (0, 0.5)])
+def test_a_part_of_a_batch_is_the_same_made_alone(paste: float, clutter: float) -> None:
     pool = pool_for_copies(image(80, 80) // 16 + 100, donor=target_at(20, 31))
-    settings = Augment(paste=paste, blank=0)
+    settings = Augment(paste=paste, clutter=clutter, blank=0)
     plan = augment.draw(pool, torch.arange(8) % 2 + DONOR, 48, settings, generator())
     whole = augment.cut(pool, plan, 48, soft_mask=False)
     parts = [augment.cut(pool, plan.part(slice(i, i + 4)), 48, soft_mask=False) for i in (0, 4)]
@@ -355,3 +355,95 @@ def box(plan: Plan, number: int) -> tuple[int, int, int, int]:
     assert plan.bounds is not None
     (x0, x1), (y0, y1) = plan.bounds[number].int().tolist()
     return x0, x1 + 1, y0, y1 + 1
+
+
+ADDED = dataclasses.replace(STILL, clutter=1)
+
+
+def pool_for_clutter(other: Sample, host: np.ndarray) -> Pool:
+    return Pool.of([other, Sample("host", host, np.zeros(host.shape, np.bool_))], recipe="target")
+
+
+def with_clutter(pool: Pool, *, strength: float = 1, settings: Augment = ADDED, size: int = 48) -> Batch:
+    """50 crops of the host, the second image, each with the first one's background, all equally strong."""
+    plan = augment.draw(pool, torch.full((50,), 1), size, settings, generator())
+    assert plan.clutter is not None
+    index = torch.where(plan.clutter.index >= 0, 0, -1)
+    clutter = dataclasses.replace(plan.clutter, index=index, strength=torch.full((50,), float(strength)))
+    return augment.cut(pool, dataclasses.replace(plan, clutter=clutter), size, soft_mask=False)
+
+
+def still(height: int, width: int, *, low: int, high: int) -> np.ndarray:
+    """Two halves of two levels: a standard deviation of half their distance."""
+    pixels = np.full((height, width), low, np.uint8)
+    pixels[:, width // 2 :] = high
+    return pixels
+
+
+def test_added_clutter_is_the_other_image_about_its_mean() -> None:
+    """Other and host fill the crop, so that there is one place; both have a deviation of 20 levels."""
+    other = Sample("other", still(48, 48, low=80, high=120), np.zeros((48, 48), np.bool_))
+    host = still(48, 48, low=100, high=140).T
+    got = levels(with_clutter(pool_for_clutter(other, host)))
+    np.testing.assert_array_equal(got, np.broadcast_to(host - 20 + (other.image - 80), got.shape))
+
+
+@pytest.mark.parametrize(
+    ("contrast", "strength", "factor"),
+    [
+        pytest.param(40, 0.5, 0.5, id="as strong as the host: halved"),
+        pytest.param(80, 0.5, 0.25, id="twice as strong: a quarter"),
+        pytest.param(8, 0.5, 1, id="weaker than allowed: never amplified"),
+    ],
+)
+def test_clutter_is_as_strong_as_its_share_of_the_hosts_deviation(
+    contrast: int, strength: float, factor: float
+) -> None:
+    other = Sample("other", still(48, 48, low=100, high=100 + contrast), np.zeros((48, 48), np.bool_))
+    host = still(48, 48, low=100, high=140).T
+    batch = with_clutter(pool_for_clutter(other, host), strength=strength)
+    added = batch.image[:, 0] * 255 - torch.from_numpy(np.ascontiguousarray(host))
+    expected = (torch.from_numpy(other.image).float() - 100 - contrast / 2) * factor
+    torch.testing.assert_close(added, expected.expand_as(added), atol=1e-3, rtol=0)
+
+
+def test_clutter_brings_no_target_along() -> None:
+    donor = target_at(20, 31, height=9, width=8)
+    pool = pool_for_clutter(donor, image(80, 80) // 16 + 100)
+    batch = with_clutter(pool)
+    plain = with_clutter(pool, strength=0)
+    for now, then in zip(batch, plain, strict=True):
+        torch.testing.assert_close(now, then, atol=1e-5, rtol=0)
+    assert batch.target.sum() == 0
+
+
+def test_clutter_over_a_target_leaves_its_labels() -> None:
+    mask = np.zeros((64, 72), np.bool_)
+    mask[20:23, 31:33] = True
+    other = Sample("other", image(64, 72), np.zeros((64, 72), np.bool_))
+    samples = [other, Sample("host", np.where(mask, 200, image(64, 72, seed=1) // 4).astype(np.uint8), mask)]
+    pool = Pool.of(samples, recipe="target")
+    now, then = with_clutter(pool), with_clutter(pool, strength=0)
+    assert not torch.equal(now.image, then.image)
+    assert then.target.sum() > 0
+    for after, before in zip(now[1:], then[1:], strict=True):
+        assert torch.equal(after, before)
+
+
+def test_clutter_comes_as_often_as_is_said_and_from_every_image() -> None:
+    pool = pool_for_copies(image(80, 80), donor=target_at(20, 31))
+    settings = dataclasses.replace(STILL, clutter=0.5, clutter_strength=0.3)
+    drawn = augment.draw(pool, torch.full((400,), HOST), 48, settings, generator()).clutter
+    assert drawn is not None
+    assert 160 < (drawn.index >= 0).sum() < 240
+    assert set(drawn.index.tolist()) == {-1, 0, 1, 2, 3}
+    assert drawn.strength.min() >= 0
+    assert 0.28 < drawn.strength.max() <= 0.3
+
+
+def test_a_flat_background_neither_adds_nor_takes() -> None:
+    flat = Sample("flat", np.full((60, 60), 90, np.uint8), np.ones((60, 60), np.bool_))
+    host = image(60, 60)
+    batch = with_clutter(pool_for_clutter(flat, host))
+    assert torch.isfinite(batch.image).all()
+    assert all(places(host, crop) for crop in levels(batch))
