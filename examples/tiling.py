@@ -6,7 +6,7 @@ python examples/tiling.py ismallnet-s --data NUDT-SIRST --root /data --mosaic 4 
 Of a data set, the images with an axis longer than the tile are taken, for they alone are cut. No image of the
 public sets is longer than a tile of the default: ``--mosaic 4`` sets sixteen images of the list together.
 A row is a detector and a tiling: pooled IoU whole and tiled, and how many pixels of the masks changed. Train
-lists only: the IoU is not one to quote (a network may have been trained on them), its change is what is measured.
+lists only: the IoU is not one to quote (a network may have been trained on them), its change is what counts.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from ismallnet.tiles import Tiling
 from ismallnet.types import Sample
 
 COLUMNS = [
-    "model", "data", "split", "mosaic", "side_px", "overlap_px", "images", "whole_iou", "tiled_iou", "change_points",
-    "changed_per_million", "largest_score_change", "date", "commit", "hardware",
+    "model", "data", "split", "mosaic", "side_px", "overlap_px", "images", "whole_iou", "tiled_iou",
+    "change_points", "changed_per_million", "largest_score_change", "date", "commit", "hardware",
 ]  # fmt: skip
 
 
@@ -40,23 +40,22 @@ def main() -> None:
     parser.add_argument("--data", default="NUAA-SIRST")
     parser.add_argument("--root", default="data")
     parser.add_argument("--sides", nargs="+", type=int, default=[128, 192, 256, 384, 512])
+    parser.add_argument("--share", type=float, default=0.25, help="of a tile's side that overlaps (0.25)")
     parser.add_argument("--images", type=int, help="the first so many of the list (default: all)")
     parser.add_argument("--mosaic", type=int, default=1, metavar="N", help="set N x N images together")
     parser.add_argument("--out", type=Path, default=Path("results/tiling.csv"))
     options = parser.parse_args()
     dataset = data.load(options.data, options.root, "train")
     dataset = dataset.subset(dataset.ids[: options.images])
+    tilings = [Tiling(side, int(options.share * side), above=0) for side in options.sides]
     scenes = list(mosaics(dataset, options.mosaic))
     origin = {key: provenance()[key] for key in ("date", "commit", "hardware")}
     rows = []
     for name in options.models:
         detector = ismallnet.load(name)
-        for row in measure(detector, scenes, [Tiling(side, side // 4, above=0) for side in options.sides]):
-            rows.append(
-                {"model": name, "data": options.data, "split": "train", "mosaic": options.mosaic}
-                | row
-                | origin
-            )
+        for row in measure(detector, scenes, tilings):
+            about = {"model": name, "data": options.data, "split": "train", "mosaic": options.mosaic}
+            rows.append(about | row | origin)
             print(rows[-1], flush=True)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with options.out.open("w", encoding="utf-8", newline="") as file:
@@ -66,7 +65,7 @@ def main() -> None:
 
 
 def mosaics(samples: Iterable[Sample], side: int) -> Iterator[Sample]:
-    """Set consecutive samples together, side x side of them, cut to the smallest; an incomplete rest is left."""
+    """Set consecutive samples together, side x side, cut to the smallest; an incomplete rest is left."""
     pending = iter(samples)
     while len(group := list(islice(pending, side * side))) == side * side:
         height, width = np.min([sample.image.shape for sample in group], axis=0)
