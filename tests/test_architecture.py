@@ -22,14 +22,14 @@ LAYERS = (
     ("cli",),
     ("benchmark",),
     ("train", "detect", "calibrate", "convert"),
-    ("evaluate", "objectives", "optim", "history"),
+    ("evaluate", "objectives", "optim", "history", "large"),
     ("detector",),
     ("checkpoint",),
     ("config",),
     ("models", "filters", "metrics", "data", "losses", "draw"),
     ("labels", "plugins"),
-    ("targets",),
-    ("media",),
+    ("targets", "maps", "rules", "tiles", "raster"),
+    ("media", "quantiles"),
     ("types",),
 )
 """From the top down; a module may import from the layers below its own, and from its own package."""
@@ -38,7 +38,9 @@ TORCH_FREE = (
     "ismallnet", "ismallnet.cli", "ismallnet.config", "ismallnet.data", "ismallnet.detect",
     "ismallnet.detector", "ismallnet.draw", "ismallnet.evaluate", "ismallnet.checkpoint",
     "ismallnet.calibrate", "ismallnet.filters",
-    "ismallnet.labels", "ismallnet.media", "ismallnet.metrics", "ismallnet.targets", "ismallnet.types",
+    "ismallnet.labels", "ismallnet.maps", "ismallnet.media", "ismallnet.metrics", "ismallnet.rules",
+    "ismallnet.large", "ismallnet.quantiles", "ismallnet.raster", "ismallnet.targets", "ismallnet.tiles",
+    "ismallnet.types",
 )  # fmt: skip
 HELP_CPU_S = 0.5
 

@@ -1,7 +1,7 @@
 """Detection over files: images in, one folder of pictures, maps and tables out, all of it or nothing.
 
 The folder is written beside its place and renamed when it is whole. A file that cannot be read is reported
-and passed over.
+and passed over. A TIFF file too large to be held is read by rows, unless the detector has no tiling.
 """
 
 from __future__ import annotations
@@ -24,11 +24,14 @@ import numpy as np
 
 from ismallnet.draw import overlay
 from ismallnet.media import SUFFIXES, Image, ImageError, RangeWarning, Rule, frames
+from ismallnet.raster import is_large
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ismallnet.detector import Detector
+    from ismallnet.large import Found
+    from ismallnet.raster import Raster
     from ismallnet.types import Detection, Target
 
 Kind = Literal["overlay", "mask", "score", "interior", "boundary", "csv", "json", "coco"]
@@ -46,6 +49,14 @@ FILES: dict[Kind, str] = {
 
 Overlays and masks (0 and 255) are 8-bit PNG; score, interior and boundary are float32 TIFF, unaltered.
 """
+LARGE: dict[str, str] = {
+    "overlay": "png",
+    "mask": "tif",
+    "score": "tif",
+    "interior": "tif",
+    "boundary": "tif",
+}
+"""What is saved of an image that is read by rows (`ismallnet.large`): masks are TIFF, overlays are shrunk."""
 COLUMNS = ("image", "frame", "id", "x0", "y0", "x1", "y1", "x", "y", "area", "peak", "mean")
 """The columns of `detections.csv`, one row a target; frame counts from 0, id from 1 as in the overlay."""
 _MARKER = ".ismallnet-detect"
@@ -134,6 +145,18 @@ def detect_files(
         for done, path in enumerate(paths):
             if advance:
                 advance(done, len(paths), path.name)
+            stem = Path(os.path.abspath(path)).relative_to(common).with_suffix("")
+            if detector.tiling is not None and is_large(path):
+
+                def within(part: float, done: int = done, name: str = path.name) -> None:
+                    if advance:
+                        advance(done, len(paths), f"{name} {part:.0%}")
+
+                try:
+                    results += _detect_large(path, detector, save, range, (folder, str(stem), names), within)
+                except ImageError as error:
+                    failed.append(Failure(str(path), reason(error, path)))
+                continue
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", RangeWarning)  # it is in the result
@@ -141,11 +164,10 @@ def detect_files(
             except (OSError, ImageError) as error:
                 failed.append(Failure(str(path), reason(error, path)))
                 continue
-            stem = Path(os.path.abspath(path)).relative_to(common).with_suffix("")
             first, second = next(images), next(images, None)
             for frame, image in enumerate((first,) if second is None else chain((first, second), images)):
                 found = detector(image)
-                results.append(_result(path, frame, image, found))
+                results.append(_result(path, frame, image.pixels.shape, image, found))
                 name = _unused(str(stem if second is None else stem / f"{frame:04d}"), names)
                 _save_maps(folder, name, save, image, found)
         _save_tables(folder, save, detector, results, failed)
@@ -198,10 +220,38 @@ def reason(error: Exception, path: Path) -> str:
     return text.removeprefix(f"{path}: ")
 
 
-def _result(path: Path, frame: int, image: Image, found: Detection) -> FrameResult:
-    height, width = image.pixels.shape
+def _result(
+    path: Path, frame: int, shape: tuple[int, ...], image: Image | Raster, found: Detection | Found
+) -> FrameResult:
+    height, width = shape
     window = (image.dtype, image.low, image.high, image.rule, image.warning)
     return FrameResult(str(path), frame, height, width, *window, found.threshold, found.targets)
+
+
+def _detect_large(
+    path: Path,
+    detector: Detector,
+    save: Sequence[Kind],
+    range: tuple[float, float] | None,
+    place: tuple[Path, str, set[str]],
+    advance: Callable[[float], None],
+) -> list[FrameResult]:
+    """Detect in a file that is read by rows.
+
+    Raises:
+        ImageError: It cannot be read; none of its maps is left.
+    """
+    from ismallnet.large import detect_pages
+
+    folder, stem, names = place
+
+    def files(frame: int, count: int) -> dict[str, Path]:
+        name = _unused(stem if count == 1 else f"{stem}/{frame:04d}", names)
+        wanted = ((kind, suffix) for kind, suffix in LARGE.items() if kind in save)
+        return {kind: folder / kind / f"{name}.{suffix}" for kind, suffix in wanted}
+
+    found = detect_pages(path, detector, files, range=range, scratch=folder / ".score.tif", advance=advance)
+    return [_result(path, n, image.shape, image, answer) for n, (image, answer) in enumerate(found)]
 
 
 def _unused(name: str, names: set[str]) -> str:

@@ -1,8 +1,8 @@
 """A detector is a function from an image to a score map, and the rule that decides on it.
 
 Networks and filters share it, so that inference, evaluation and benchmarks know one thing. Around the
-function a `Detector` pads what is too small for it, resizes where a protocol asks for it, applies the
-threshold and measures the targets.
+function a `Detector` pads what is too small for it, cuts what is too large into tiles (`ismallnet.tiles`),
+resizes where a protocol asks for it, applies the threshold and measures the targets.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ import difflib
 import hashlib
 import json
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
-import cv2
 import numpy as np
 from scipy.special import expit
 
+from ismallnet.maps import Function, Maps, framed, joined, one_by_one, resize
 from ismallnet.media import Image
+from ismallnet.rules import Fixed, Rule, Statistical
 from ismallnet.targets import find
+from ismallnet.tiles import Tiling, batches, walk
 from ismallnet.types import Detection
 
 if TYPE_CHECKING:
@@ -30,71 +31,14 @@ if TYPE_CHECKING:
 
 WEIGHTS = Path(__file__).parent / "weights"
 """The bundled weights, a model folder each."""
+BATCH_PX = {"cpu": 2**18, "accelerator": 2**22}
+"""Pixels that a network is given at once, in tiles or images of one size: one tile on a CPU, 16 elsewhere."""
 CALIBRATION = "calibration.json"
 """The file in a folder that ``ismallnet calibrate`` writes."""
 
 
 class NoWeightsError(LookupError):
     """A model that was never trained: it would answer at random."""
-
-
-class Maps(NamedTuple):
-    """What a detector's function returns where it has more than a response: (H, W) maps, all of one kind."""
-
-    target: NDArray[np.float32]
-    interior: NDArray[np.float32] | None = None
-    boundary: NDArray[np.float32] | None = None
-
-
-class Rule(Protocol):
-    """Decides which pixels of a score map are target."""
-
-    def threshold(self, score: NDArray[np.float32]) -> float:
-        """Return the score above which a pixel of this map is target."""
-
-    def apply(self, score: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Return the mask of the pixels above the threshold, strictly."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fixed:
-    """One threshold for every image: the rule of networks, whose score is a probability."""
-
-    value: float = 0.5
-
-    def threshold(self, score: NDArray[np.float32]) -> float:  # noqa: ARG002
-        """Return the value, whatever the score."""
-        return self.value
-
-    def apply(self, score: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Return score > value, (H, W)."""
-        return score > self.value
-
-
-@dataclass(frozen=True, slots=True)
-class Statistical:
-    """Mean + k standard deviations of the image's own score: the rule of filters, whose score has no scale.
-
-    The standard deviation is that of a sample (divisor N - 1), over the map. A constant map has no target.
-    """
-
-    k: float
-
-    def threshold(self, score: NDArray[np.float32]) -> float:
-        """Return mean + k · std of the score; the constant itself for a constant score."""
-        mean, deviation = mean_and_deviation(score)
-        return mean + self.k * deviation
-
-    def apply(self, score: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Return score > mean + k · std, (H, W)."""
-        return score > self.threshold(score)
-
-
-def mean_and_deviation(score: NDArray[np.float32]) -> tuple[float, float]:
-    """Return mean and standard deviation (divisor N - 1) of a score; of a constant one exactly it and 0."""
-    if score.max() == score.min():  # rounding may put the mean beside the constant
-        return float(score.max()), 0.0
-    return float(score.mean(dtype=np.float64)), float(score.std(dtype=np.float64, ddof=1))
 
 
 class Detector:
@@ -107,27 +51,33 @@ class Detector:
         logits: The function returns logits: a sigmoid makes them scores, after any resizing.
         minimum: Least height and width that the function takes. Smaller images are mirrored at their edges,
             as often as it takes, and the maps cropped back.
+        batch_px: Where not 0, the function takes stacks, (B, H, W), too, and answers with maps of that shape;
+            it is given this many pixels at once, or one image.
 
     Attributes:
         name: As given.
         rule: As given; may be replaced.
+        tiling: How images are cut into tiles, and from which size on; None: never. May be replaced.
         weights_sha256: Of the file of weights that `load` read; None for any other detector.
         folder: The model folder that `load` read; None for any other detector.
     """
 
     def __init__(
         self,
-        function: Callable[[NDArray[np.float32]], NDArray[np.float32] | Maps],
+        function: Function,
         *,
         name: str,
         rule: Rule,
         logits: bool = False,
         minimum: int = 1,
+        batch_px: int = 0,
     ) -> None:
         self.name, self.rule = name, rule
+        self.tiling: Tiling | None = Tiling()
         self.weights_sha256: str | None = None
         self.folder: Path | None = None
-        self._function, self._logits, self._minimum = function, logits, minimum
+        self._respond = framed(function if batch_px else one_by_one(function), name=name, minimum=minimum)
+        self._logits, self._batch_px = logits, batch_px
 
     def __repr__(self) -> str:
         return f"Detector({self.name!r}, rule={self.rule})"
@@ -155,9 +105,12 @@ class Detector:
         Raises:
             ValueError: A device that torch does not know, or that is not here.
         """
+        device = _placed(model, device)
         function = _network_function(model, device, precision)
         minimum = int(getattr(model, "minimum", 1))
-        return cls(function, name=name, rule=rule or Fixed(), logits=True, minimum=minimum)
+        batch_px = BATCH_PX["cpu" if device == "cpu" else "accelerator"]
+        rule = rule or Fixed()
+        return cls(function, name=name, rule=rule, logits=True, minimum=minimum, batch_px=batch_px)
 
     @classmethod
     def from_filter(cls, name: str, *, rule: Rule | None = None, **parameters: Any) -> Detector:
@@ -189,9 +142,43 @@ class Detector:
         Raises:
             ValueError: Another shape, another type, or values outside [0, 1].
         """
-        score, interior, boundary = self._maps(image, None)
-        mask = self.rule.apply(score)
-        return Detection(score, mask, find(mask, score), self.rule.threshold(score), interior, boundary)
+        return self._decide(self._maps(image, None))
+
+    def many(self, images: Iterable[Image | NDArray[np.float32]]) -> Iterator[Detection]:
+        """Find the targets of images, as one by one; consecutive ones of one size go through together.
+
+        Raises:
+            ValueError: As for one image.
+        """
+        checked = (_checked(image.pixels if isinstance(image, Image) else image) for image in images)
+        for stack in batches(checked, max(self._batch_px, 1)):
+            if self._is_cut(stack[0].shape):
+                yield from map(self, stack)
+            else:
+                yield from map(self._decide, self._finished(stack).apart())
+
+    def bands(
+        self, read: Callable[[int, int], NDArray[np.float32]], shape: tuple[int, int]
+    ) -> Iterator[Maps]:
+        """Map an image that is read by rows to its maps in bands of rows, from top to bottom.
+
+        Args:
+            read: From y0 and y1 to the rows y0 to y1 of the image, (y1 - y0, W) float32 in [0, 1].
+            shape: (H, W) of the image, which is cut as `tiling` says, or as by default where that is None.
+
+        Yields:
+            Scores, (h, W), of some rows each: as many as a tile is high at most.
+        """
+        kinds: list[str] = []
+        tiling = self.tiling or Tiling()
+
+        def function(tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+            maps = {k: v for k, v in self._finished(tiles)._asdict().items() if v is not None}
+            kinds[:] = maps
+            return np.stack(list(maps.values()), axis=1)
+
+        for band in walk(read, function, shape, tiling, batch_px=max(self._batch_px, 1)):
+            yield Maps(**dict(zip(kinds, band, strict=True)))
 
     def score(
         self, image: Image | NDArray[np.float32], *, input_size: tuple[int, int] | None = None
@@ -209,27 +196,30 @@ class Detector:
         """
         return self._maps(image, input_size).target
 
+    def _decide(self, maps: Maps) -> Detection:
+        score, interior, boundary = maps
+        mask = self.rule.apply(score)
+        return Detection(score, mask, find(mask, score), self.rule.threshold(score), interior, boundary)
+
     def _maps(self, image: Image | NDArray[np.float32], input_size: tuple[int, int] | None) -> Maps:
+        """Return the maps of an image, in one piece or in tiles."""
         pixels = _checked(image.pixels if isinstance(image, Image) else image)
-        height, width = pixels.shape
-        inner = pixels if input_size is None else _resize(pixels, input_size)
-        padding = [_padding(length, self._minimum) for length in inner.shape]
-        answer = self._function(np.pad(inner, padding, "reflect") if np.any(padding) else inner)
-        crop = tuple(slice(a, a + length) for (a, _), length in zip(padding, inner.shape, strict=True))
+        if input_size is not None:
+            responses = self._respond(resize(pixels, input_size)[None])
+            return responses.each(lambda x: self._score(resize(x[0], pixels.shape)))
+        if not self._is_cut(pixels.shape):
+            return self._finished(pixels[None]).each(lambda x: x[0])
+        return joined(self.bands(lambda y0, y1: pixels[y0:y1], pixels.shape), np.concatenate)
 
-        def finish(response: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
-            if response is None:
-                return None
-            response = np.asarray(response, np.float32)[crop]
-            if response.shape != inner.shape:
-                raise ValueError(f"{self.name} answered {inner.shape} pixels with a map of {response.shape}")
-            response = response if input_size is None else _resize(response, (height, width))
-            return expit(response) if self._logits else response
+    def _finished(self, stack: NDArray[np.float32]) -> Maps:
+        """Return the scores of images of one size, (B, H, W) all."""
+        return self._respond(stack).each(self._score)
 
-        maps = answer if isinstance(answer, Maps) else Maps(answer)
-        target = finish(maps.target)
-        assert target is not None
-        return Maps(target, finish(maps.interior), finish(maps.boundary))
+    def _score(self, response: NDArray[np.float32]) -> NDArray[np.float32]:
+        return expit(response) if self._logits else response
+
+    def _is_cut(self, shape: tuple[int, ...]) -> bool:
+        return self.tiling is not None and math.prod(shape) > self.tiling.above
 
 
 def list_detectors() -> list[str]:
@@ -362,10 +352,8 @@ def find_weights(name_or_folder: str | Path) -> Path:
     raise FileNotFoundError(f"{name} is neither a folder nor a model; {hint}choose from {', '.join(known)}")
 
 
-def _network_function(
-    model: nn.Module, device: str, precision: Literal["float32", "bf16"]
-) -> Callable[[NDArray[np.float32]], Maps]:
-    """Wrap a network as a function from one image to its logits."""
+def _placed(model: nn.Module, device: str) -> str:
+    """Move a network to a device, the memory format included; the name of the device."""
     import torch
 
     if device == "auto":
@@ -376,15 +364,23 @@ def _network_function(
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         why = str(error).splitlines()[0]
         raise ValueError(f"cannot run on device {device!r} ({why}); choose auto or cpu") from error
+    return device
+
+
+def _network_function(
+    model: nn.Module, device: str, precision: Literal["float32", "bf16"]
+) -> Callable[[NDArray[np.float32]], Maps]:
+    """Wrap a network as a function from images of one size, (B, H, W), to their logits."""
+    import torch
 
     def plain(logits: Tensor) -> NDArray[np.float32]:
-        return np.asarray(logits[0, 0].float().cpu().numpy(), np.float32)
+        return np.asarray(logits[:, 0].float().cpu().numpy(), np.float32)
 
     @torch.inference_mode()
-    def function(pixels: NDArray[np.float32]) -> Maps:
+    def function(stack: NDArray[np.float32]) -> Maps:
         if model.training:
             model.eval()
-        image = torch.from_numpy(np.ascontiguousarray(pixels))[None, None].to(device)
+        image = torch.from_numpy(np.ascontiguousarray(stack))[:, None].to(device)
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"):
             logits = model(image.contiguous(memory_format=torch.channels_last))
         interior, boundary = (None if x is None else plain(x) for x in (logits.interior, logits.boundary))
@@ -402,14 +398,3 @@ def _checked(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     if not (pixels.min() >= 0 and pixels.max() <= 1):  # NaN fails too
         raise ValueError(f"an image is in [0, 1]; got {pixels.min()} to {pixels.max()}; {advice}")
     return pixels.astype(np.float32, copy=False)
-
-
-def _padding(length: int, minimum: int) -> tuple[int, int]:
-    """Return how much to add before and after, evenly."""
-    missing = max(minimum - length, 0)
-    return missing // 2, missing - missing // 2
-
-
-def _resize(array: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Resize (H, W) to (height, width) bilinearly: `align_corners=False` of torch, no antialiasing."""
-    return np.asarray(cv2.resize(array, size[::-1], interpolation=cv2.INTER_LINEAR), np.float32)

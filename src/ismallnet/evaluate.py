@@ -25,9 +25,9 @@ import numpy as np
 
 from ismallnet import metrics
 from ismallnet.checkpoint import check_out
-from ismallnet.detector import Fixed, Rule, Statistical, mean_and_deviation
 from ismallnet.metrics.plot import save_curves
 from ismallnet.metrics.report import PER_IMAGE, Report
+from ismallnet.rules import Fixed, Rule, Statistical, mean_and_deviation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 import struct
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +80,16 @@ class Window(NamedTuple):
     high: float
     rule: Rule
     warning: str
+
+
+class Levels(NamedTuple):
+    """What the rules look at: grey levels of an image's pixels in their order."""
+
+    darkest: float
+    brightest: float
+    """At the quantiles `LOW` and `HIGH`."""
+    top: float
+    """The highest."""
 
 
 def grey(array: Pixels) -> Pixels:
@@ -218,7 +228,7 @@ def _images(pages: Sequence[Pixels], given: tuple[float, float] | None, path: Pa
     low, high = window.low, window.high
     return (
         Image(
-            np.clip((page.astype(np.float64) - low) / (high - low), 0, 1).astype(np.float32),
+            scale(page, low, high),
             low,
             high,
             window.rule,
@@ -240,13 +250,44 @@ def _finite(page: Pixels) -> Pixels:
     return np.where(bad, np.median(page[~bad]), page).astype(page.dtype) if bad.any() else page
 
 
+def scale(page: Pixels, low: float, high: float) -> NDArray[np.float32]:
+    """Map low to 0 and high to 1, linearly and clipped."""
+    return np.clip((page.astype(np.float64) - low) / (high - low), 0, 1).astype(np.float32)
+
+
 def _window(pages: Sequence[Pixels], given: tuple[float, float] | None) -> Window:
     """Choose the intensity range of finite pages."""
     values = np.concatenate([page.ravel() for page in pages])
-    last = values.size - 1
-    order = (math.floor(LOW * last), math.ceil(HIGH * last), last)
-    darkest, brightest, top = np.partition(values, order)[list(order)].astype(np.float64).tolist()
-    if given is not None or values.dtype == np.uint8:
+    order = positions(values.size)
+    levels = Levels(*np.partition(values, order)[list(order)].astype(np.float64).tolist())
+    return choose_window(levels, values.dtype, given, lambda: noise(laplacian(p, levels) for p in pages))
+
+
+def positions(count: int) -> tuple[int, int, int]:
+    """Return where the `Levels` stand among so many pixels in their order."""
+    last = count - 1
+    return math.floor(LOW * last), math.ceil(HIGH * last), last
+
+
+def choose_window(
+    levels: Levels,
+    dtype: np.dtype[Any],
+    given: tuple[float, float] | None,
+    noise: Callable[[], float],
+) -> Window:
+    """Choose the intensity range by the rules of the module's text.
+
+    Args:
+        levels: Of all pages together.
+        dtype: The file's own type.
+        given: The caller's range, if any.
+        noise: Standard deviation of the noise; asked only where a rule needs it.
+
+    Raises:
+        ValueError: The range given is not two finite numbers, the lower first.
+    """
+    darkest, brightest, top = levels
+    if given is not None or dtype == np.uint8:
         low, high = (0.0, 255.0) if given is None else (float(given[0]), float(given[1]))
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise ValueError(f"range must be two finite numbers, the lower first; got {low:g} and {high:g}")
@@ -254,8 +295,7 @@ def _window(pages: Sequence[Pixels], given: tuple[float, float] | None) -> Windo
         unused = min(brightest, high) - max(darkest, low) < (high - low) / UNUSED
         warning = f"{span}: faint targets may be lost; give a narrower range" if unused else ""
         return Window(low, high, "8-bit" if given is None else "given", warning)
-    least = NARROW * _noise([np.clip(page, darkest, brightest) for page in pages])  # no dead pixels
-    width = max(brightest - darkest, least) or 1.0
+    width = max(brightest - darkest, NARROW * noise()) or 1.0
     low, high, warning = darkest, brightest, ""
     if width > high - low:
         low, high = (low + high - width) / 2, (low + high + width) / 2
@@ -266,18 +306,27 @@ def _window(pages: Sequence[Pixels], given: tuple[float, float] | None) -> Windo
     return Window(low, max(high, min(top, high + width)), "percentile", warning)
 
 
-def _noise(pages: Sequence[Pixels]) -> float:
-    """Estimate the standard deviation of white noise over pages of at least 3 x 3 pixels (Immerkaer 1996).
+def noise(responses: Iterable[tuple[float, int]]) -> float:
+    """Estimate the standard deviation of white noise from all that `laplacian` returns (Immerkaer 1996).
 
     The mean of the absolute response to the difference of two Laplacians, blind to constant and linear
     background; fine texture counts as noise.
     """
-    kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float64)
     total, count = 0.0, 0
-    for page in pages:
-        response = np.abs(cv2.filter2D(page.astype(np.float64), -1, kernel)[1:-1, 1:-1])
-        total, count = total + float(response.sum()), count + response.size
+    for response, pixels in responses:
+        total, count = total + response, count + pixels
     return math.sqrt(math.pi / 2) / 6 * total / count if count else 0.0
+
+
+def laplacian(page: Pixels, levels: Levels) -> tuple[float, int]:
+    """Return the sum of the absolute responses inside a page of at least 3 x 3 pixels, and their number.
+
+    Pixels beyond the darkest and brightest, dead ones perhaps, are clipped to them.
+    """
+    kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float64)
+    clipped = np.clip(page, levels.darkest, levels.brightest).astype(np.float64)
+    response = np.abs(cv2.filter2D(clipped, -1, kernel)[1:-1, 1:-1])
+    return float(response.sum()), response.size
 
 
 def _has_no_end(data: bytes) -> bool:

@@ -42,6 +42,7 @@ VERBS = {
 DATA_VERBS = {
     "check": Verb("say what is wrong with a data set", data.add_check, data.run_check),
     "pack": Verb("put data sets into one small file that loads in seconds", data.add_pack, data.run_pack),
+    "retile": Verb("write an image as a TIFF that is read by rows", data.add_retile, data.run_retile),
     "synth": Verb("make synthetic infrared scenes with exact masks", data.add_synth, data.run_synth),
 }
 BENCHMARK_VERBS = {

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ismallnet
 from ismallnet.cli.parser import Parser, add_decision, add_detector, add_out
 from ismallnet.cli.screen import failed, progress, say, table, warn
+
+if TYPE_CHECKING:
+    from ismallnet.tiles import Tiling
 
 SUMMARY = "find small targets in images"
 _ROWS = 40
@@ -35,6 +39,30 @@ def add(parser: Parser) -> None:
         "99.9 percentiles of the image)",
     )
 
+    parser.add_argument(
+        "--tile",
+        type=_tiling,
+        default="auto",
+        metavar="PX|auto|off",
+        help="cut images longer than PX into overlapping tiles of that side; auto: images of over a "
+        "megapixel, into tiles of 512; off: never, and no TIFF is read by rows (default: %(default)s)",
+    )
+
+
+def _tiling(word: str) -> Tiling | None:
+    """Read the option ``--tile``."""
+    from ismallnet.tiles import Tiling
+
+    if word in ("auto", "off"):
+        return Tiling() if word == "auto" else None
+    try:
+        side = int(word)
+        return Tiling(side, min(side // 4, Tiling().overlap), above=0)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{word!r}; give auto, off, or the side of a tile in pixels, at least 128"
+        ) from error
+
 
 def run(options: argparse.Namespace) -> int:
     """Do the work and print what came of it; the exit status."""
@@ -47,6 +75,7 @@ def run(options: argparse.Namespace) -> int:
         k=options.k,
         calibration=options.calibration,
     )
+    detector.tiling = options.tile
     with progress("detecting") as advance:
         report = detect_files(
             options.sources,
