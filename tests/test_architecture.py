@@ -28,7 +28,7 @@ LAYERS = (
     ("config",),
     ("models", "filters", "metrics", "data", "losses", "draw"),
     ("labels", "plugins"),
-    ("targets",),
+    ("targets", "streams"),
     ("media",),
     ("types",),
 )
@@ -38,7 +38,8 @@ TORCH_FREE = (
     "ismallnet", "ismallnet.cli", "ismallnet.config", "ismallnet.data", "ismallnet.detect",
     "ismallnet.detector", "ismallnet.draw", "ismallnet.evaluate", "ismallnet.checkpoint",
     "ismallnet.calibrate", "ismallnet.filters",
-    "ismallnet.labels", "ismallnet.media", "ismallnet.metrics", "ismallnet.targets", "ismallnet.types",
+    "ismallnet.labels", "ismallnet.media", "ismallnet.metrics", "ismallnet.streams",
+    "ismallnet.targets", "ismallnet.types",
 )  # fmt: skip
 HELP_CPU_S = 0.5
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ismallnet.media import ImageError, RangeWarning, frames, grey, normalise, read_image, read_pages
+from ismallnet.media import ImageError, RangeWarning, grey, normalise, read_image, read_pages
 
 RNG = np.random.default_rng(0)
 
@@ -172,24 +172,6 @@ def test_broken_files_write_nothing_to_stderr(tmp_path: Path, capfd: pytest.Capt
         with pytest.raises(ImageError):
             read_image(path)
     assert capfd.readouterr().err == ""
-
-
-# --- stacks ---
-
-
-def test_a_stack_has_one_range_for_all_its_pages(tmp_path: Path) -> None:
-    pages = [SCENE.astype(np.uint16) + 1000, SCENE.astype(np.uint16) + 3000]
-    first, second = frames(write_pages(tmp_path / "x.tif", pages))
-    assert (first.low, first.high) == (second.low, second.high)
-    assert first.low == np.percentile(pages, 0.1, method="lower")
-    assert second.pixels.mean() - first.pixels.mean() == pytest.approx(
-        2000 / (first.high - first.low), rel=1e-5
-    )
-
-
-def test_a_file_of_one_page_is_a_stack_of_one(tmp_path: Path) -> None:
-    (only,) = frames(write(tmp_path / "x.png", SCENE))
-    np.testing.assert_array_equal(only.pixels, read_image(tmp_path / "x.png").pixels)
 
 
 def test_read_image_does_not_drop_pages(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ import cv2
 import numpy as np
 
 from ismallnet.draw import overlay
-from ismallnet.media import SUFFIXES, Image, ImageError, RangeWarning, Rule, frames
+from ismallnet.media import Image, ImageError, RangeWarning, Rule
+from ismallnet.streams import ALL_SUFFIXES, frames
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -158,8 +159,8 @@ def find_images(sources: Sequence[str | Path]) -> list[Path]:
     """List the files that sources stand for, each once, in the order of the sources.
 
     A file stands for itself, whatever its suffix. A folder stands for the images directly inside, in the
-    order of their names: files with one of `SUFFIXES`, hidden ones left out. A glob stands for the images it
-    matches; ``**`` goes into folders.
+    order of their names: files with one of `ALL_SUFFIXES`, hidden ones left out. A glob stands for the images
+    it matches; ``**`` goes into folders.
 
     Raises:
         FileNotFoundError: A source that does not exist, or holds no image.
@@ -173,12 +174,12 @@ def find_images(sources: Sequence[str | Path]) -> list[Path]:
             files = _images_among(path.iterdir())
             if not files:
                 raise FileNotFoundError(
-                    f"no {', '.join(SUFFIXES)} file in {path}; for its folders give '{path / '**' / '*'}'"
+                    f"no {', '.join(ALL_SUFFIXES)} file in {path}; for its folders give '{path / '**' / '*'}'"
                 )
         elif glob.has_magic(str(source)):
             files = _images_among(Path(match) for match in glob.glob(str(source), recursive=True))
             if not files:
-                raise FileNotFoundError(f"{source} matches no {', '.join(SUFFIXES)} file")
+                raise FileNotFoundError(f"{source} matches no {', '.join(ALL_SUFFIXES)} file")
         else:
             raise FileNotFoundError(f"no file or folder {source}")
         found.update({os.path.abspath(file): file for file in files})
@@ -188,7 +189,9 @@ def find_images(sources: Sequence[str | Path]) -> list[Path]:
 
 
 def _images_among(paths: Iterator[Path]) -> list[Path]:
-    ours = (p for p in paths if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file())
+    ours = (
+        p for p in paths if p.suffix.lower() in ALL_SUFFIXES and not p.name.startswith(".") and p.is_file()
+    )
     return sorted(ours)
 
 
