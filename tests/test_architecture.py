@@ -22,7 +22,7 @@ LAYERS = (
     ("cli",),
     ("benchmark",),
     ("train", "detect", "calibrate", "convert"),
-    ("evaluate", "objectives", "optim", "history"),
+    ("evaluate", "objectives", "optim", "history", "pictures", "tables", "publish"),
     ("detector",),
     ("checkpoint",),
     ("config",),
@@ -30,7 +30,7 @@ LAYERS = (
     ("labels", "plugins"),
     ("targets", "streams"),
     ("media",),
-    ("types",),
+    ("types", "pipeline"),
 )
 """From the top down; a module may import from the layers below its own, and from its own package."""
 LAYER = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}

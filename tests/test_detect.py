@@ -106,7 +106,7 @@ def test_everything_that_can_be_saved_is_where_the_table_says(folder: Path, tmp_
     assert report.out == tmp_path / "out"
     pictures = [f"{kind}/{name}.png" for kind in ("mask", "overlay") for name in "abc"]
     maps = [f"{kind}/{name}.tif" for kind in ("boundary", "interior", "score") for name in "abc"]
-    tables = [".ismallnet-detect", "coco.json", "detections.csv", "detections.json"]
+    tables = [".ismallnet-detect", "coco.json", *(f"detections.{s}" for s in ("csv", "json", "jsonl"))]
     assert tree(tmp_path / "out") == sorted([*pictures, *maps, *tables])
 
 
@@ -121,7 +121,7 @@ def test_the_report_holds_the_targets(folder: Path, tmp_path: Path) -> None:
     assert (result.image, result.frame, result.height, result.width) == (str(folder / "b.png"), 0, 48, 64)
     assert (result.low, result.high, result.rule, result.dtype) == (0, 255, "8-bit", "uint8")
     assert [(t.y0, t.x0) for t in result.targets] == list(SPOTS)
-    assert report.failed == ()
+    assert report.failed == []
 
 
 def test_mask_and_score_are_those_of_the_detector(folder: Path, tmp_path: Path) -> None:

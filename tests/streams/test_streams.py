@@ -18,7 +18,7 @@ from videos import cut, damage_packet, scenes, write_stack, write_video
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32, np.float64, np.int16])
 def test_a_stack_has_the_window_of_its_pages_side_by_side(tmp_path: Path, dtype: type) -> None:
-    """`normalise` of one tall image is the reference; its noise differs by the seams, which does not matter."""
+    """`normalise` of one tall image is the reference."""
     pages = scenes(5, dtype=dtype)
     whole = normalise(np.concatenate(pages))
     got = list(frames(write_stack(tmp_path / "x.tif", pages)))

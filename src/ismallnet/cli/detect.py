@@ -9,14 +9,16 @@ import ismallnet
 from ismallnet.cli.parser import Parser, add_decision, add_detector, add_out
 from ismallnet.cli.screen import failed, progress, say, table, warn
 
-SUMMARY = "find small targets in images"
+SUMMARY = "find small targets in images, stacks and videos"
 _ROWS = 40
-"""Images that the table shows; all of them are in the files."""
+"""Frames that the table shows; all of them are in the files."""
 
 
 def add(parser: Parser) -> None:
     """Add the options of the verb."""
-    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="images, folders and glob patterns")
+    parser.add_argument(
+        "sources", nargs="+", metavar="SOURCE", help="images, stacks, videos, folders and glob patterns"
+    )
     add_detector(parser, "--model", default="ismallnet-s")
     add_decision(parser)
     add_out(parser, "detections", "the pictures and tables")
@@ -24,7 +26,8 @@ def add(parser: Parser) -> None:
         "--save",
         default="overlay,csv,json",
         metavar="KINDS",
-        help="overlay, mask, score, interior, boundary, csv, json, coco, with commas (default: %(default)s)",
+        help="overlay, mask, score, interior, boundary, csv, json, jsonl, coco, with commas "
+        "(default: %(default)s); the overlay of a video is a video",
     )
     parser.add_argument(
         "--range",
@@ -32,7 +35,7 @@ def add(parser: Parser) -> None:
         type=float,
         metavar=("LOW", "HIGH"),
         help="intensities that become black and white (default: 0 and 255 for 8-bit images, else the 0.1 and "
-        "99.9 percentiles of the image)",
+        "99.9 percentiles of the image, of all pages of a stack, of all frames of a video)",
     )
 
 
@@ -47,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
         k=options.k,
         calibration=options.calibration,
     )
-    with progress("detecting") as advance:
+    with progress("detecting", unit="frames") as advance:
         report = detect_files(
             options.sources,
             detector,
@@ -65,14 +68,14 @@ def run(options: argparse.Namespace) -> int:
             str(len(frame.targets)),
             f"{max(target.peak for target in frame.targets):.3f}" if frame.targets else "",
         )
-        for frame in report.frames
+        for frame in report.frames[:_ROWS]
     ]
-    table(("image", "size", "range", "targets", "peak score"), rows[:_ROWS])
-    if len(rows) > _ROWS:
-        say(f"… and {len(rows) - _ROWS} images more")
-    for frame in report.frames:
-        if frame.warning:
-            warn(f"{frame.image}: {frame.warning}")
-    found = sum(len(frame.targets) for frame in report.frames)
-    say(f"{found} targets in {len(report.frames)} images by {detector.name}; see {report.out}")
-    return failed([f"{failure.image}: {failure.reason}" for failure in report.failed])
+    table(("image", "size", "range", "targets", "peak score"), rows)
+    if report.count > _ROWS:
+        say(f"… and {report.count - _ROWS} images more")
+    for note in report.notes:
+        warn(note)
+    say(f"{report.targets} targets in {report.count} images by {detector.name}; see {report.out}")
+    if report.failures > len(report.failed):
+        warn(f"{report.failures} files and frames could not be read, the first of them:")
+    return failed([str(failure) for failure in report.failed])
