@@ -21,6 +21,7 @@ LAYERS = (
     ("__main__",),
     ("cli",),
     ("benchmark",),
+    ("shared",),
     ("train", "detect", "calibrate", "convert"),
     ("evaluate", "objectives", "optim", "history", "pictures", "tables", "publish"),
     ("detector",),

@@ -10,7 +10,15 @@ import cv2
 import numpy as np
 import pytest
 
-from ismallnet.media import ImageError, RangeWarning, grey, normalise, read_image, read_pages
+from ismallnet.media import (
+    ImageError,
+    RangeWarning,
+    grey,
+    normalise,
+    read_image,
+    read_pages,
+    tiff_directories,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -146,6 +154,18 @@ def test_a_truncated_stack_does_not_lose_pages_in_silence(tmp_path: Path, kept: 
     path.write_bytes(data[: int(kept * len(data))])
     with pytest.raises(ImageError, match=r"x\.tif.*cannot be decoded"):
         read_pages(path)
+
+
+def test_a_stack_cut_before_the_link_to_its_next_page_is_noticed(tmp_path: Path) -> None:
+    path = write_pages(tmp_path / "x.tif", [smooth(seed=n) for n in range(4)])
+    with path.open("rb") as file:
+        start = tiff_directories(file)[1]
+    data = path.read_bytes()
+    (entries,) = struct.unpack_from("<H", data, start)
+    for more in (0, 2):  # the link has four bytes
+        path.write_bytes(data[: start + 2 + 12 * entries + more])
+        with pytest.raises(ImageError, match="1 of 3 pages cannot"):
+            read_pages(path)
 
 
 def test_an_empty_file_is_named(tmp_path: Path) -> None:

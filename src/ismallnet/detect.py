@@ -56,6 +56,8 @@ class DetectReport:
     """Targets in them."""
     failures: int = 0
     """Files and frames that could not be read."""
+    left: int = 0
+    """Files that other processes of a shared run have still to do."""
 
     def add(self, record: Record) -> None:
         """Count a record, and keep it among the first."""
@@ -104,7 +106,9 @@ def detect_files(
         OSError: The output cannot be written, as on a full disk; nothing of it is left.
         ValueError: Something to save that does not exist, here or in this detector; or a wrong range.
     """
-    out = check_request(save, out, force)
+    check_kinds(save)
+    out = Path(os.path.abspath(out))
+    check_replaceable(out, FILES.values(), force=force)
     paths = find_images(sources)
     report = DetectReport(out)
     with room(out), published_whole(out) as folder, Tables(folder, save, head(detector)) as tables:
@@ -116,17 +120,15 @@ def detect_files(
 
         look(plan_files(paths), detector, Pictures(folder, save), add, range=range, advance=advance)
         report.notes += added_since(sources, paths)
+        check_replaceable(out, FILES.values(), force=force)  # again: it may be long ago
     return report
 
 
-def check_request(save: Sequence[str], out: str | Path, force: bool) -> Path:
-    """Return the output folder, absolute, if these can be saved and it may be written."""
+def check_kinds(save: Sequence[str]) -> None:
+    """Raise a `ValueError` unless all of these can be saved."""
     for kind in save:
         if kind not in FILES:
             raise ValueError(f"unknown output {kind!r}; choose from {', '.join(FILES)}")
-    out = Path(os.path.abspath(out))
-    check_replaceable(out, FILES.values(), force=force)
-    return out
 
 
 def plan_files(paths: Sequence[Path]) -> list[Job]:

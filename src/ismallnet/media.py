@@ -302,22 +302,21 @@ def tiff_directories(file: BinaryIO) -> list[int]:
 
     OpenCV leaves out, without a word, the pages whose directory a truncation has cut off.
     """
-
-    def unpack(layout: str, position: int) -> int:
-        file.seek(position)
-        layout = ("<" if head[:2] == b"II" else ">") + layout
-        return int(struct.unpack(layout, file.read(struct.calcsize(layout)))[0])
-
-    head = file.read(4)
+    head, size = file.read(4), file.seek(0, io.SEEK_END)
     big = b"+" in head
     number, entry, offset = ("Q", 20, "Q") if big else ("H", 12, "I")
+
+    def unpack(kind: str, position: int) -> int:
+        if position + struct.calcsize(kind) > size:
+            return size  # cut off: nothing can be there
+        file.seek(position)
+        layout = ("<" if head[:2] == b"II" else ">") + kind
+        return int(struct.unpack(layout, file.read(struct.calcsize(layout)))[0])
+
     position, found = 8 if big else 4, dict[int, None]()
-    try:
-        while (start := unpack(offset, position)) and start not in found:
-            found[start] = None
-            position = start + struct.calcsize(number) + unpack(number, start) * entry
-    except (struct.error, OverflowError):
-        pass
+    while (start := unpack(offset, position)) and start not in found:
+        found[start] = None
+        position = start + struct.calcsize(number) + unpack(number, start) * entry
     return list(found)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import functools
+import os
 from pathlib import Path
 
 import ismallnet
 from ismallnet.cli.parser import Parser, add_decision, add_detector, add_out
-from ismallnet.cli.screen import failed, progress, say, table, warn
+from ismallnet.cli.screen import OK, failed, progress, say, table, warn
 
 SUMMARY = "find small targets in images, stacks and videos"
 _ROWS = 40
@@ -42,7 +44,12 @@ def add(parser: Parser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Do the work and print what came of it; the exit status."""
     from ismallnet.detect import detect_files
+    from ismallnet.shared import detect_shared, find_place, is_shared, take_device
 
+    place = find_place(os.environ)
+    shared = is_shared(place, options.out)
+    if shared and options.device == "auto":
+        take_device(os.environ)
     detector = ismallnet.load(
         options.model,
         device=options.device,
@@ -51,7 +58,8 @@ def run(options: argparse.Namespace) -> int:
         calibration=options.calibration,
     )
     with progress("detecting", unit="frames") as advance:
-        report = detect_files(
+        detect = functools.partial(detect_shared, place=place) if shared else detect_files
+        report = detect(
             options.sources,
             detector,
             out=options.out,
@@ -75,7 +83,13 @@ def run(options: argparse.Namespace) -> int:
         say(f"… and {report.count - _ROWS} images more")
     for note in report.notes:
         warn(note)
-    say(f"{report.targets} targets in {report.count} images by {detector.name}; see {report.out}")
+    where = "its share" if report.left else f"see {report.out}"
+    say(f"{report.targets} targets in {report.count} images by {detector.name}; {where}")
     if report.failures > len(report.failed):
         warn(f"{report.failures} files and frames could not be read, the first of them:")
-    return failed([str(failure) for failure in report.failed])
+    status = failed([str(failure) for failure in report.failed])
+    if report.left:
+        whose = f"process {place.rank} of {place.world}, from 0"
+        say(f"{whose}: done; {report.left} files are left to others; who ends last writes {report.out}")
+        return OK  # torchrun ends all processes where one has another status
+    return status
