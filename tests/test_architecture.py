@@ -21,16 +21,17 @@ LAYERS = (
     ("__main__",),
     ("cli",),
     ("benchmark",),
+    ("shared",),
     ("train", "detect", "calibrate", "convert"),
-    ("evaluate", "objectives", "optim", "history", "large"),
+    ("evaluate", "objectives", "optim", "history", "large", "pictures", "tables", "publish"),
     ("detector",),
     ("checkpoint",),
     ("config",),
     ("models", "filters", "metrics", "data", "losses", "draw"),
     ("labels", "plugins"),
-    ("targets", "maps", "rules", "tiles", "raster"),
+    ("targets", "maps", "rules", "tiles", "raster", "streams"),
     ("media", "quantiles"),
-    ("types",),
+    ("types", "pipeline"),
 )
 """From the top down; a module may import from the layers below its own, and from its own package."""
 LAYER = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}
@@ -39,8 +40,8 @@ TORCH_FREE = (
     "ismallnet.detector", "ismallnet.draw", "ismallnet.evaluate", "ismallnet.checkpoint",
     "ismallnet.calibrate", "ismallnet.filters",
     "ismallnet.labels", "ismallnet.maps", "ismallnet.media", "ismallnet.metrics", "ismallnet.rules",
-    "ismallnet.large", "ismallnet.quantiles", "ismallnet.raster", "ismallnet.targets", "ismallnet.tiles",
-    "ismallnet.types",
+    "ismallnet.large", "ismallnet.quantiles", "ismallnet.raster", "ismallnet.streams", "ismallnet.targets",
+    "ismallnet.tiles", "ismallnet.types",
 )  # fmt: skip
 HELP_CPU_S = 0.5
 

@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ismallnet import raster
-from ismallnet.media import ImageError, frames, read_image
+from ismallnet.media import ImageError, read_image
 from ismallnet.raster import LARGE_PX, is_large, open_rasters, retile
+from ismallnet.streams import frames
 
 tifffile = pytest.importorskip("tifffile", reason="pip install 'ismallnet[large]'")
 pytestmark = pytest.mark.filterwarnings("ignore::ismallnet.media.RangeWarning")

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from ismallnet.draw import overlay as overlay
     from ismallnet.labels import decouple as decouple
     from ismallnet.media import Image as Image
-    from ismallnet.media import frames as frames
     from ismallnet.media import normalise as normalise
     from ismallnet.media import read_image as read_image
     from ismallnet.models import create_model as create_model
     from ismallnet.models import list_models as list_models
     from ismallnet.rules import Fixed as Fixed
     from ismallnet.rules import Statistical as Statistical
+    from ismallnet.streams import frames as frames
     from ismallnet.types import Detection as Detection
     from ismallnet.types import Logits as Logits
     from ismallnet.types import Target as Target
@@ -45,7 +45,7 @@ _HOME = {
     "create_model": "models",
     "decouple": "labels",
     "detect_files": "detect",
-    "frames": "media",
+    "frames": "streams",
     "list_detectors": "detector",
     "list_models": "models",
     "load": "detector",

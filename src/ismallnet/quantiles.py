@@ -1,7 +1,7 @@
-"""The values at given positions of an image's pixels in their order, without holding the pixels: exactly.
+"""The values at given ranks of the pixels of an image or a stream, without holding the pixels: exactly.
 
-Values of up to 16 bits are counted one by one. Those of 32 bits are counted by their upper 16 bits; a second
-pass counts, by their lower 16 bits, those among which the positions lie: a radix select.
+Integers of 8 and 16 bits are counted in one pass. Others are ordered by their bits as floats, 16 bits a pass
+(a radix select): float32 takes three passes in all, other types five.
 """
 
 from __future__ import annotations
@@ -16,51 +16,66 @@ if TYPE_CHECKING:
 
     Pixels = NDArray[Any]
 
+_LEAST, _MOST = -(2**15), 2**16 - 1
+"""What 8-bit and 16-bit integers span, signed or not: one table counts them all."""
 
-def order_statistics(parts: Callable[[], Iterator[Pixels]], order: Sequence[int]) -> list[float]:
-    """Return the values at some positions of all values in their order, exactly.
+
+def order_statistics(
+    parts: Callable[[], Iterator[Pixels]], ranks: Callable[[int], Sequence[int]]
+) -> tuple[list[float], np.dtype[Any]]:
+    """Find the values at some ranks of all values in their order, and the type that holds all values.
 
     Args:
-        parts: Gives the values, in parts, as often as it is called: once, and for 32-bit types once more. All
-            are finite and of one type, an integer of at most 32 bits or float32.
-        order: Positions from 0.
+        parts: Gives the values in parts of any shape and type, all finite, at least one; anew at every call.
+        ranks: From the number of all values to places in their order, from 0.
     """
-    first = next(parts())
-    shift = 16 if first.dtype.itemsize == 4 else 0
-    counts = np.zeros(2**16, np.int64)
+    counts = np.zeros(_MOST - _LEAST + 1, np.int64)
+    types, size = set[np.dtype[Any]](), 0
     for part in parts():
-        counts += np.bincount((_keys(part) >> shift).ravel(), minlength=2**16)
-    above = np.cumsum(counts)
-    upper = np.searchsorted(above, order, side="right")
-    if not shift:
-        return [_value(int(key), first.dtype) for key in upper]
-    fine = {int(key): np.zeros(2**16, np.int64) for key in upper}
-    for part in parts():
-        keys = _keys(part).ravel()
-        for key, own in fine.items():
-            own += np.bincount(keys[keys >> 16 == key] & 0xFFFF, minlength=2**16)
-    values = []
-    for key, position in zip(upper.tolist(), order, strict=True):
-        lower = np.searchsorted(np.cumsum(fine[key]), position - (above[key] - counts[key]), side="right")
-        values.append(_value(key << 16 | int(lower), first.dtype))
-    return values
+        types.add(part.dtype)
+        size += part.size
+        if _is_small(part.dtype):
+            counts += np.bincount(part.ravel().astype(np.intp) - _LEAST, minlength=len(counts))
+    dtype, wanted = np.result_type(*types), ranks(size)
+    if all(_is_small(one) for one in types):
+        below = np.cumsum(counts)
+        return [float(np.searchsorted(below, rank, "right") + _LEAST) for rank in wanted], dtype
+    return _select(parts, wanted, dtype), dtype
 
 
-def _keys(values: Pixels) -> Pixels:
-    """Return unsigned integers in the order of the values, of 16 or of 32 bits."""
-    dtype, bits = values.dtype, 8 * values.dtype.itemsize
-    if dtype.kind == "u":
-        return values
-    plain = np.ascontiguousarray(values).view(f"u{dtype.itemsize}")
-    sign = plain.dtype.type(1 << (bits - 1))
-    return np.where(plain & sign, ~plain, plain | sign) if dtype.kind == "f" else plain ^ sign
+def _is_small(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind in "iu" and dtype.itemsize <= 2
 
 
-def _value(key: int, dtype: np.dtype[Any]) -> float:
-    """Return the value of a key: the inverse of `_keys`."""
-    sign = 1 << (8 * dtype.itemsize - 1)
-    if dtype.kind == "f":
-        key = key ^ sign if key & sign else ~key & 0xFFFFFFFF
-    elif dtype.kind == "i":
-        key ^= sign
-    return float(np.array(key, f"u{dtype.itemsize}").view(dtype))
+def _select(parts: Callable[[], Iterator[Pixels]], ranks: Sequence[int], dtype: np.dtype[Any]) -> list[float]:
+    """Find the values at the ranks of the sorted values, 16 bits of their binary order a pass."""
+    kind = np.dtype(np.float32 if dtype == np.float32 else np.float64)
+    bits = 8 * kind.itemsize
+    prefixes, left = [0] * len(ranks), list(ranks)
+    for shift in range(bits - 16, -1, -16):
+        counts = {prefix: np.zeros(2**16, np.int64) for prefix in prefixes}
+        for part in parts():
+            keys = _keys(part.astype(kind))
+            for prefix, count in counts.items():
+                ours = keys if shift == bits - 16 else keys[keys >> (shift + 16) == prefix]
+                count += np.bincount(((ours >> shift) & 0xFFFF).astype(np.intp), minlength=2**16)
+        for n, (prefix, rank) in enumerate(zip(prefixes, left, strict=True)):
+            below = np.cumsum(counts[prefix])
+            digit = int(np.searchsorted(below, rank, "right"))
+            left[n] = rank - int(below[digit] - counts[prefix][digit])
+            prefixes[n] = prefix << 16 | digit
+    return [_value(key, kind) for key in prefixes]
+
+
+def _keys(values: NDArray[np.floating[Any]]) -> NDArray[np.unsignedinteger[Any]]:
+    """Map floats to unsigned integers of the same order: negative ones inverted, the others above them."""
+    unsigned: NDArray[np.unsignedinteger[Any]] = values.ravel().view(f"u{values.itemsize}")
+    top = unsigned.dtype.type(1 << (8 * values.itemsize - 1))
+    return np.where(unsigned & top, ~unsigned, unsigned | top)
+
+
+def _value(key: int, kind: np.dtype[Any]) -> float:
+    """Invert `_keys` for one value."""
+    top, full = 1 << (8 * kind.itemsize - 1), (1 << 8 * kind.itemsize) - 1
+    plain = key ^ top if key & top else ~key & full
+    return float(np.array(plain, f"u{kind.itemsize}").view(kind))

@@ -1,8 +1,8 @@
 """TIFF files that are too large to be held: read by rows, with the intensity range of `ismallnet.media`.
 
 Only the strips or tiles that rows lie in are decoded. The range takes passes of its own over the file: one
-for the grey levels at the quantiles (`ismallnet.quantiles`; of 32-bit types two) and one for the noise. It is
-exactly the range that the whole image in memory would have.
+for the grey levels at the quantiles (`ismallnet.quantiles`; more for other types than 8-bit and 16-bit
+integers) and one for the noise. It is exactly the range that the whole image in memory would have.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ismallnet.media import (
     grey,
     laplacian,
     noise,
-    positions,
+    quantile_ranks,
     scale,
 )
 from ismallnet.quantiles import order_statistics
@@ -296,8 +296,7 @@ def _window(pages: Sequence[Page], given: tuple[float, float] | None) -> Window:
         overlapping = chain.from_iterable(page.passes(further=2) for page in pages)
         return (laplacian(part, levels) for part in overlapping)
 
-    count = sum(page.shape[0] * page.shape[1] for page in pages)
-    levels = Levels(*order_statistics(parts, positions(count)))
+    levels = Levels(*order_statistics(parts, quantile_ranks)[0])
     return choose_window(levels, pages[0].dtype, given, lambda: noise(responses()))
 
 
@@ -311,7 +310,7 @@ def _fill(page: Page) -> None:
     if count == 0:
         raise ImageError(f"{page._path}: no pixel is finite")
     if count < page.shape[0] * page.shape[1]:
-        middle = order_statistics(finite, ((count - 1) // 2, count // 2))
+        middle, _ = order_statistics(finite, lambda count: ((count - 1) // 2, count // 2))
         page.fill = float(np.mean(np.array(middle, np.float32)))
 
 

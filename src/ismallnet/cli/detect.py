@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import functools
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ismallnet
 from ismallnet.cli.parser import Parser, add_decision, add_detector, add_out
-from ismallnet.cli.screen import failed, progress, say, table, warn
+from ismallnet.cli.screen import OK, failed, progress, say, table, warn
 
 if TYPE_CHECKING:
     from ismallnet.tiles import Tiling
 
-SUMMARY = "find small targets in images"
+SUMMARY = "find small targets in images, stacks and videos"
 _ROWS = 40
-"""Images that the table shows; all of them are in the files."""
+"""Frames that the table shows; all of them are in the files."""
 
 
 def add(parser: Parser) -> None:
     """Add the options of the verb."""
-    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="images, folders and glob patterns")
+    parser.add_argument(
+        "sources", nargs="+", metavar="SOURCE", help="images, stacks, videos, folders and glob patterns"
+    )
     add_detector(parser, "--model", default="ismallnet-s")
     add_decision(parser)
     add_out(parser, "detections", "the pictures and tables")
@@ -28,7 +32,8 @@ def add(parser: Parser) -> None:
         "--save",
         default="overlay,csv,json",
         metavar="KINDS",
-        help="overlay, mask, score, interior, boundary, csv, json, coco, with commas (default: %(default)s)",
+        help="overlay, mask, score, interior, boundary, csv, json, jsonl, coco, with commas "
+        "(default: %(default)s); the overlay of a video is a video",
     )
     parser.add_argument(
         "--range",
@@ -36,7 +41,7 @@ def add(parser: Parser) -> None:
         type=float,
         metavar=("LOW", "HIGH"),
         help="intensities that become black and white (default: 0 and 255 for 8-bit images, else the 0.1 and "
-        "99.9 percentiles of the image)",
+        "99.9 percentiles of the image, of all pages of a stack, of all frames of a video)",
     )
 
     parser.add_argument(
@@ -67,7 +72,12 @@ def _tiling(word: str) -> Tiling | None:
 def run(options: argparse.Namespace) -> int:
     """Do the work and print what came of it; the exit status."""
     from ismallnet.detect import detect_files
+    from ismallnet.shared import detect_shared, find_place, is_shared, take_device
 
+    place = find_place(os.environ)
+    shared = is_shared(place, options.out)
+    if shared and options.device == "auto":
+        take_device(os.environ)
     detector = ismallnet.load(
         options.model,
         device=options.device,
@@ -76,8 +86,9 @@ def run(options: argparse.Namespace) -> int:
         calibration=options.calibration,
     )
     detector.tiling = options.tile
-    with progress("detecting") as advance:
-        report = detect_files(
+    with progress("detecting", unit="frames") as advance:
+        detect = functools.partial(detect_shared, place=place) if shared else detect_files
+        report = detect(
             options.sources,
             detector,
             out=options.out,
@@ -94,14 +105,20 @@ def run(options: argparse.Namespace) -> int:
             str(len(frame.targets)),
             f"{max(target.peak for target in frame.targets):.3f}" if frame.targets else "",
         )
-        for frame in report.frames
+        for frame in report.frames[:_ROWS]
     ]
-    table(("image", "size", "range", "targets", "peak score"), rows[:_ROWS])
-    if len(rows) > _ROWS:
-        say(f"… and {len(rows) - _ROWS} images more")
-    for frame in report.frames:
-        if frame.warning:
-            warn(f"{frame.image}: {frame.warning}")
-    found = sum(len(frame.targets) for frame in report.frames)
-    say(f"{found} targets in {len(report.frames)} images by {detector.name}; see {report.out}")
-    return failed([f"{failure.image}: {failure.reason}" for failure in report.failed])
+    table(("image", "size", "range", "targets", "peak score"), rows)
+    if report.count > _ROWS:
+        say(f"… and {report.count - _ROWS} images more")
+    for note in report.notes:
+        warn(note)
+    where = "its share" if report.left else f"see {report.out}"
+    say(f"{report.targets} targets in {report.count} images by {detector.name}; {where}")
+    if report.failures > len(report.failed):
+        warn(f"{report.failures} files and frames could not be read, the first of them:")
+    status = failed([str(failure) for failure in report.failed])
+    if report.left:
+        whose = f"process {place.rank} of {place.world}, from 0"
+        say(f"{whose}: done; {report.left} files are left to others; who ends last writes {report.out}")
+        return OK  # torchrun ends all processes where one has another status
+    return status
