@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -268,3 +269,10 @@ def test_what_is_neither_grey_nor_rgb_is_refused(tmp_path: Path) -> None:
     assert "only grey and RGB" in refusal(path)
     path = write(tmp_path / "y.tif", scene("f4").astype(np.complex64))
     assert "complex64" in refusal(path)
+
+
+def test_without_tifffile_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "x.tif", scene("u2"))
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    with pytest.raises(ImageError, match=r"pip install 'ismallnet\[large\]'"), open_rasters(path):
+        pass
