@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -358,6 +359,34 @@ sys.exit(main(["detect", sys.argv[1], "--model", "top-hat", "--out", sys.argv[2]
     assert re.search(r"no room to write .*out .*nothing half-written", " ".join(ended.stderr.split()))
     assert "Traceback" not in ended.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in"]
+
+
+SLOW = """
+import sys, time
+from ismallnet.detect import detect_files
+from ismallnet.detector import Detector, Fixed
+
+def slow(image):
+    print("frame", flush=True)
+    time.sleep(0.1)
+    return image
+
+detect_files([sys.argv[1]], Detector(slow, name="", rule=Fixed(0.6)), out=sys.argv[2])
+"""
+
+
+def test_ctrl_c_in_a_video_ends_soon_and_leaves_nothing(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "x.mkv", scenes(300))
+    command = [sys.executable, "-c", SLOW, str(path), str(tmp_path / "out")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        for _ in range(3):
+            process.stdout.readline()
+        assert sorted(p.name for p in tmp_path.iterdir())[0].startswith(".out.unfinished-")
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=20)  # all frames would take 30 s
+    assert error.strip().endswith(b"KeyboardInterrupt")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x.mkv"]
 
 
 MEMORY = """

@@ -80,16 +80,9 @@ def progress(verb: str, *, unit: str = "") -> Iterator[Advance]:
         yield _lines(verb, unit)
         return
     text = TextColumn("{task.fields[text]}", markup=False)
-    speed = TextColumn("{task.fields[speed]}")
-    bar = Progress(
-        TextColumn(verb),
-        BarColumn(),
-        MofNCompleteColumn(),
-        speed,
-        TimeRemainingColumn(),
-        text,
-        console=console,
-    )
+    speed = (TextColumn("{task.fields[speed]}"),) if unit else ()
+    columns = (TextColumn(verb), BarColumn(), MofNCompleteColumn(), *speed, TimeRemainingColumn(), text)
+    bar = Progress(*columns, console=console)
     task = bar.add_task(verb, total=None, text="", speed="")
     start = 0.0
 
@@ -97,8 +90,8 @@ def progress(verb: str, *, unit: str = "") -> Iterator[Advance]:
         nonlocal start
         start = start or time.monotonic()
         bar.start()
-        speed = _speed(done, time.monotonic() - start, unit)
-        bar.update(task, completed=done, total=total, text=text, speed=speed)
+        rate = _speed(done, time.monotonic() - start, unit)
+        bar.update(task, completed=done, total=total, text=text, speed=rate)
 
     try:
         yield advance

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from ismallnet.media import silent_opencv
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -92,9 +94,10 @@ class _OpenCV:
     def close(self) -> None:
         """End the file and look whether it is whole: OpenCV does not say."""
         self._writer.release()
-        count = int(cv2.VideoCapture(str(self._path), cv2.CAP_FFMPEG).get(cv2.CAP_PROP_FRAME_COUNT))
-        if count != self._count:
-            raise OSError(f"{self._path}: {count} of {self._count} frames were written; is the disk full?")
+        with silent_opencv():
+            written = cv2.VideoCapture(str(self._path), cv2.CAP_FFMPEG).get(cv2.CAP_PROP_FRAME_COUNT)
+        if written != self._count:
+            raise OSError(f"{self._path} could not be written whole by OpenCV; is the disk full?")
 
 
 def _has_h264() -> bool:
