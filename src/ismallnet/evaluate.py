@@ -12,9 +12,7 @@ import io
 import os
 import platform
 import subprocess
-import tempfile
 import time
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,7 +22,7 @@ import cv2
 import numpy as np
 
 from ismallnet import metrics
-from ismallnet.checkpoint import check_out
+from ismallnet.checkpoint import written_whole
 from ismallnet.detector import Fixed, Rule, Statistical, mean_and_deviation
 from ismallnet.metrics.plot import save_curves
 from ismallnet.metrics.report import PER_IMAGE, Report
@@ -342,30 +340,6 @@ def write_report(report: Report, out: str | Path, *, force: bool = False) -> lis
     if missing is not None:
         raise ImportError(f"{missing}; the rest of the report is in {out}") from missing
     return [Path(out) / name for name in names]
-
-
-@contextmanager
-def written_whole(out: Path, *, force: bool) -> Iterator[Path]:
-    """Give a folder to write into; its files appear in ``out`` at the end, or none after an exception.
-
-    Args:
-        out: made where absent.
-        force: move the files into an existing folder; other files in it are left alone.
-
-    Raises:
-        FileExistsError: the folder holds something and ``force`` is not set.
-    """
-    check_out(out, force=force)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
-        made = Path(scratch) / out.name
-        made.mkdir()
-        yield made
-        if out.exists():
-            for path in sorted(made.iterdir()):
-                path.replace(out / path.name)
-        else:
-            made.rename(out)
 
 
 def log_test_evaluation(report: Report, results_dir: str | Path, *, purpose: str) -> Path:
