@@ -76,23 +76,17 @@ def export(
         ValueError: A choice that is none, int8 without images, or a test list.
     """
     _check(format, input, precision, datasets)
-    low, high = RANGES[input] if range is None else range
-    if not low < high:
-        raise ValueError(f"range is two values, the lower first; got {low:g} and {high:g}")
     weights = Path(weights)
     model, saved = load_model(weights)
-    artefact = Artefact(
-        model=saved.name,
-        file=f"{saved.name}{SUFFIXES[format]}",
+    artefact = describe(
+        model,
+        saved.name,
+        file_sha256(weights / WEIGHTS),
         format=format,
         input=input,
-        low=low,
-        high=high,
-        minimum=max(int(getattr(model, "minimum", 1)), 2),
-        multiple=int(getattr(model, "multiple", 1)),
+        range=range,
         precision=precision,
         threshold=threshold,
-        weights_sha256=file_sha256(weights / WEIGHTS),
         provenance=provenance or {},
     )
     calibration, samples = _draw(datasets)
@@ -101,6 +95,38 @@ def export(
         artefact = replace(artefact, differences=compare(artefact, made, model, samples, strict=True))
         (made / SIDECAR).write_text(artefact.to_json(), encoding="utf-8")
     return artefact
+
+
+def describe(
+    model: nn.Module,
+    name: str,
+    weights_sha256: str,
+    *,
+    format: str = "onnx",
+    input: Input = "float32",
+    range: tuple[float, float] | None = None,
+    **others: Any,
+) -> Artefact:
+    """Say what an artefact of a network will be; the arguments are those of `export`.
+
+    Raises:
+        ValueError: A range that is none.
+    """
+    low, high = RANGES[input] if range is None else range
+    if not low < high:
+        raise ValueError(f"range is two values, the lower first; got {low:g} and {high:g}")
+    return Artefact(
+        model=name,
+        file=f"{name}{SUFFIXES[format]}",
+        format=format,
+        input=input,
+        low=low,
+        high=high,
+        minimum=max(int(getattr(model, "minimum", 1)), 2),  # a single pixel has no mirror image
+        multiple=int(getattr(model, "multiple", 1)),
+        weights_sha256=weights_sha256,
+        **{"precision": "fp32", "threshold": 0.5, **others},
+    )
 
 
 def write(artefact: Artefact, model: nn.Module, folder: Path, calibration: Sequence[Sample] = ()) -> None:

@@ -24,21 +24,27 @@ def quantise(file: Path, out: Path, artefact: Artefact, images: Iterable[NDArray
         artefact: Its input.
         images: Pixels (H, W) in [0, 1] to calibrate on.
     """
+    import logging
+
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
     convolutions = [node.name for node in onnx.load(file).graph.node if node.op_type == "Conv"]
-    quantize_static(
-        file,
-        out,
-        _Reader(artefact.encode(pixels)[None, None] for pixels in images),
-        quant_format=QuantFormat.QDQ,
-        op_types_to_quantize=["Conv"],
-        nodes_to_exclude=convolutions[-1:],
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-    )
+    logging.disable(logging.WARNING)  # it advises what the folding of batch norms has done
+    try:
+        quantize_static(
+            file,
+            out,
+            _Reader(artefact.encode(pixels)[None, None] for pixels in images),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["Conv"],
+            nodes_to_exclude=convolutions[-1:],
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 class _Reader:
