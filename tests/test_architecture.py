@@ -24,11 +24,12 @@ LAYERS = (
     ("train", "detect", "calibrate", "convert"),
     ("evaluate", "objectives", "optim", "history"),
     ("detector",),
+    ("export",),
     ("checkpoint",),
     ("config",),
     ("models", "filters", "metrics", "data", "losses", "draw"),
     ("labels", "plugins"),
-    ("targets",),
+    ("targets", "maps", "rules", "tiles", "runtimes"),
     ("media",),
     ("types",),
 )
@@ -37,8 +38,9 @@ LAYER = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}
 TORCH_FREE = (
     "ismallnet", "ismallnet.cli", "ismallnet.config", "ismallnet.data", "ismallnet.detect",
     "ismallnet.detector", "ismallnet.draw", "ismallnet.evaluate", "ismallnet.checkpoint",
-    "ismallnet.calibrate", "ismallnet.filters",
-    "ismallnet.labels", "ismallnet.media", "ismallnet.metrics", "ismallnet.targets", "ismallnet.types",
+    "ismallnet.calibrate", "ismallnet.export", "ismallnet.export.cache", "ismallnet.filters",
+    "ismallnet.labels", "ismallnet.maps", "ismallnet.media", "ismallnet.metrics", "ismallnet.rules", "ismallnet.runtimes",
+    "ismallnet.targets", "ismallnet.tiles", "ismallnet.types",
 )  # fmt: skip
 HELP_CPU_S = 0.5
 

@@ -16,9 +16,11 @@ import pytest
 
 from ismallnet.checkpoint import save_model
 from ismallnet.detect import COLUMNS, FILES, DetectReport, detect_files, find_images
-from ismallnet.detector import Detector, Fixed, Maps, Statistical
+from ismallnet.detector import Detector
+from ismallnet.maps import Maps
 from ismallnet.media import read_pages
 from ismallnet.models import create_model
+from ismallnet.rules import Fixed, Statistical
 
 SPOTS = ((10, 12), (30, 40))
 """Top-left corners (y, x) of the two targets of `scene`, 2 × 3 pixels each."""

@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ismallnet.detect import detect_files as detect_files
     from ismallnet.detector import Detector as Detector
-    from ismallnet.detector import Fixed as Fixed
-    from ismallnet.detector import Statistical as Statistical
     from ismallnet.detector import list_detectors as list_detectors
     from ismallnet.detector import load as load
     from ismallnet.draw import overlay as overlay
@@ -28,6 +26,8 @@ if TYPE_CHECKING:
     from ismallnet.media import read_image as read_image
     from ismallnet.models import create_model as create_model
     from ismallnet.models import list_models as list_models
+    from ismallnet.rules import Fixed as Fixed
+    from ismallnet.rules import Statistical as Statistical
     from ismallnet.types import Detection as Detection
     from ismallnet.types import Logits as Logits
     from ismallnet.types import Target as Target
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 _HOME = {
     "Detection": "types",
     "Detector": "detector",
-    "Fixed": "detector",
+    "Fixed": "rules",
     "Image": "media",
     "Logits": "types",
-    "Statistical": "detector",
+    "Statistical": "rules",
     "Target": "types",
     "create_model": "models",
     "decouple": "labels",

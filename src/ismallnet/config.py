@@ -123,7 +123,17 @@ class Augment:
     or would touch a target is left out. Not with other labels than `target`: those are of whole images."""
 
     def __post_init__(self) -> None:
-        for name in ("targets", "warp", "intensity", "stretch", "blur", "blank", "invert", "clutter", "paste"):
+        for name in (
+            "targets",
+            "warp",
+            "intensity",
+            "stretch",
+            "blur",
+            "blank",
+            "invert",
+            "clutter",
+            "paste",
+        ):
             value = getattr(self, name)
             _require(0 <= value <= 1, f"augment.{name}", value, "a probability, 0 to 1")
         for name in ("scale", "aspect", "gain", "gamma"):

@@ -275,6 +275,8 @@ def _everything(detector: Detector, results: list[FrameResult], failed: list[Fai
         "ismallnet": __version__,
         "model": detector.name,
         "weights_sha256": detector.weights_sha256,
+        "runtime": detector.runtime,
+        "precision": detector.precision,
         "decision": repr(detector.rule),
         "images": images,
         "failed": [asdict(failure) for failure in failed],

@@ -23,9 +23,9 @@ import numpy as np
 
 from ismallnet import metrics
 from ismallnet.checkpoint import written_whole
-from ismallnet.detector import Fixed, Rule, Statistical, mean_and_deviation
 from ismallnet.metrics.plot import save_curves
 from ismallnet.metrics.report import PER_IMAGE, Report
+from ismallnet.rules import Fixed, Rule, Statistical, mean_and_deviation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -154,10 +154,12 @@ def evaluate(
         bootstrap=bootstrap,
         seed=seed,
         curves=sweep.curves() if sweep is not None else None,
-        notes=_departures(detector.rule, scoring, dataset.split),
+        notes=(*_departures(detector.rule, scoring, dataset.split), *_other_runtime(detector)),
         provenance={
             **provenance(),
             "weights_sha256": getattr(detector, "weights_sha256", None),
+            "runtime": getattr(detector, "runtime", None),
+            "precision": getattr(detector, "precision", None),
             "score_s": round(score_s, 3),
             "count_s": round(count_s, 3),
         },
@@ -257,6 +259,14 @@ def _departures(rule: Rule, protocol: metrics.Protocol, split: str) -> tuple[str
     if protocol.split is not None and not split.startswith(f"{protocol.split}/"):
         notes.append(f"protocol `{protocol.name}` belongs to the lists {protocol.split}/, not {split}")
     return tuple(notes)
+
+
+def _other_runtime(detector: Scorer) -> tuple[str, ...]:
+    """Say so where a network was not run as published numbers are: by PyTorch in float32."""
+    runtime, precision = (getattr(detector, name, None) for name in ("runtime", "precision"))
+    if (runtime, precision) in ((None, None), ("torch", "fp32")):
+        return ()
+    return (f"scored by {runtime} in {precision}, not by torch in fp32",)
 
 
 def provenance() -> dict[str, object]:

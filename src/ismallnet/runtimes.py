@@ -1,8 +1,8 @@
-"""Exported networks, and what runs them: an artefact is a folder, a runtime a function from images to scores.
+"""What runs networks: a function from images to scores, of PyTorch's modules or of an exported graph.
 
-The folder holds the graph (one file, or two of OpenVINO) and `export.json`, which says what goes in, what comes
-out, of which weights it is, and how far each runtime's score was from PyTorch's when it was written. Nothing here
-needs PyTorch but the graphs that PyTorch itself wrote: opening one of the others takes a fraction of its import.
+An artefact is a folder. It holds a graph (one file, or two of OpenVINO) and `export.json`, which says what goes
+in, of which weights it is, and how far each runtime's score was from PyTorch's when it was written. Graphs other
+than PyTorch's own are opened without PyTorch, in a fraction of the time of its import.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from ismallnet.maps import Maps
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor, nn
 
     Run = Callable[[NDArray[Any]], NDArray[np.float32]]
     """From images (B, 1, H, W), in the type and the range that the artefact takes, to scores (B, 1, H, W)."""
@@ -83,7 +86,9 @@ class Row(NamedTuple):
 
 
 def is_artefact(path: Path) -> bool:
-    """Whether a path is an exported network: its folder, or the graph in it."""
+    """Whether a path is an exported network: its folder, or the graph in it. A model folder is none."""
+    if (path / "config.json").is_file():
+        return False
     return (path / SIDECAR).is_file() or (path.is_file() and path.suffix in SUFFIXES.values())
 
 
@@ -97,7 +102,9 @@ def read_artefact(path: Path) -> tuple[Path, Artefact]:
     folder = path if path.is_dir() else path.parent
     sidecar = folder / SIDECAR
     if not sidecar.is_file():
-        raise FileNotFoundError(f"no {SIDECAR} beside {path}, which ismallnet export writes; keep them together")
+        raise FileNotFoundError(
+            f"no {SIDECAR} beside {path}, which ismallnet export writes; keep them together"
+        )
     try:
         artefact = Artefact(**json.loads(sidecar.read_text("utf-8")))
     except (ValueError, TypeError) as error:
@@ -105,7 +112,9 @@ def read_artefact(path: Path) -> tuple[Path, Artefact]:
     if path.is_file() and path.name != artefact.file:
         raise ValueError(f"{sidecar} is of {artefact.file}, not of {path.name}; give that one")
     if not (folder / artefact.file).is_file():
-        raise FileNotFoundError(f"no {artefact.file} in {folder}, of which {SIDECAR} there speaks; export again")
+        raise FileNotFoundError(
+            f"no {artefact.file} in {folder}, of which {SIDECAR} there speaks; export again"
+        )
     return folder, artefact
 
 
@@ -137,19 +146,35 @@ def open_artefact(
         runtime = installed[0] if installed else (able or ["openvino"])[0]
     if artefact.format not in RUNTIMES[runtime].formats:
         readers = ", ".join(able)
-        raise ValueError(f"{runtime} does not read {artefact.file}, a graph of the format {artefact.format}; "
-                         f"choose {readers}")
+        raise ValueError(
+            f"{runtime} does not read {artefact.file}, a graph of the format {artefact.format}; "
+            f"choose {readers}"
+        )
     if bf16 and runtime != "openvino":
         raise ValueError(f"bf16 of an exported network is for openvino; {runtime} has none")
     if not is_installed(runtime):
         row = RUNTIMES[runtime]
         raise ImportError(
-            f"{row.package} is not installed, which runs {artefact.file}; pip install 'ismallnet[{row.extra}]'"
+            f"{artefact.file} is run by {row.package}; pip install 'ismallnet[{row.extra}]' has it"
         )
     try:
         return artefact, runtime, RUNTIMES[runtime].open(folder / artefact.file, bf16)
     except RuntimeError as error:  # what all three raise for a damaged file
         raise ValueError(f"{folder / artefact.file} cannot be opened by {runtime}: {error}") from error
+
+
+def name_of(text: str | None) -> RuntimeName | None:
+    """Return the runtime of a name; None for None and for `auto`.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if text in (None, "auto"):
+        return None
+    for name in RUNTIMES:
+        if text == name:
+            return name
+    raise ValueError(f"unknown runtime {text!r}; choose from auto, {', '.join(RUNTIMES)}")
 
 
 def by_speed(images: int = MANY) -> list[RuntimeName]:
@@ -160,6 +185,41 @@ def by_speed(images: int = MANY) -> list[RuntimeName]:
 def is_installed(runtime: RuntimeName) -> bool:
     """Whether the package of a runtime can be imported."""
     return find_spec(RUNTIMES[runtime].package) is not None
+
+
+def placed(model: nn.Module, device: str) -> str:
+    """Move a network to a device, the memory format included; the name of the device."""
+    import torch
+
+    if device == "auto":
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        device = "cpu" if accelerator is None else accelerator.type
+    try:
+        model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stubs lack it
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        why = str(error).splitlines()[0]
+        raise ValueError(f"cannot run on device {device!r} ({why}); choose auto or cpu") from error
+    return device
+
+
+def eager(model: nn.Module, device: str, *, bf16: bool) -> Callable[[NDArray[np.float32]], Maps]:
+    """Wrap a network as a function from images of one size, (B, H, W), to their logits."""
+    import torch
+
+    def plain(logits: Tensor) -> NDArray[np.float32]:
+        return np.asarray(logits[:, 0].float().cpu().numpy(), np.float32)
+
+    @torch.inference_mode()
+    def function(stack: NDArray[np.float32]) -> Maps:
+        if model.training:
+            model.eval()
+        image = torch.from_numpy(np.ascontiguousarray(stack))[:, None].to(device)
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
+            logits = model(image.contiguous(memory_format=torch.channels_last))
+        interior, boundary = (None if x is None else plain(x) for x in (logits.interior, logits.boundary))
+        return Maps(plain(logits.target), interior, boundary)
+
+    return function
 
 
 def _threads() -> int:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 import ismallnet
-from ismallnet.cli.parser import Parser, add_decision, add_detector, add_out
+from ismallnet.cli.parser import Parser, add_decision, add_detector, add_out, add_runtime
 from ismallnet.cli.screen import failed, progress, say, table, warn
 
 SUMMARY = "find small targets in images"
@@ -19,6 +19,7 @@ def add(parser: Parser) -> None:
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="images, folders and glob patterns")
     add_detector(parser, "--model", default="ismallnet-s")
     add_decision(parser)
+    add_runtime(parser, default="auto")
     add_out(parser, "detections", "the pictures and tables")
     parser.add_argument(
         "--save",
@@ -38,14 +39,20 @@ def add(parser: Parser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Do the work and print what came of it; the exit status."""
-    from ismallnet.detect import detect_files
+    from ismallnet.detect import detect_files, find_images
 
+    save = [kind.strip() for kind in options.save.split(",")]
+    if options.runtime == "auto" and {"interior", "boundary"} & set(save):
+        options.runtime = None  # graphs have the score alone
     detector = ismallnet.load(
         options.model,
         device=options.device,
         threshold=options.threshold,
         k=options.k,
         calibration=options.calibration,
+        runtime=options.runtime,
+        precision=options.precision,
+        images=len(find_images(options.sources)),
     )
     with progress("detecting") as advance:
         report = detect_files(
@@ -53,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
             detector,
             out=options.out,
             range=options.range and tuple(options.range),
-            save=[kind.strip() for kind in options.save.split(",")],
+            save=save,
             force=options.force,
             advance=advance,
         )
@@ -74,5 +81,6 @@ def run(options: argparse.Namespace) -> int:
         if frame.warning:
             warn(f"{frame.image}: {frame.warning}")
     found = sum(len(frame.targets) for frame in report.frames)
-    say(f"{found} targets in {len(report.frames)} images by {detector.name}; see {report.out}")
+    by = detector.name + (f", {detector.runtime} in {detector.precision}" if detector.runtime else "")
+    say(f"{found} targets in {len(report.frames)} images by {by}; see {report.out}")
     return failed([f"{failure.image}: {failure.reason}" for failure in report.failed])

@@ -31,7 +31,11 @@ if TYPE_CHECKING:
 
 RANGES: dict[str, tuple[float, float]] = {"uint8": (0, 255), "uint16": (0, 65535), "float32": (0, 1)}
 """The values of each input that are 0 and 1 to the network, unless others are given."""
-PRECISIONS = {"onnx": ("fp32", "fp16", "int8"), "openvino": ("fp32", "fp16", "int8"), "torch": ("fp32", "fp16")}
+PRECISIONS = {
+    "onnx": ("fp32", "fp16", "int8"),
+    "openvino": ("fp32", "fp16", "int8"),
+    "torch": ("fp32", "fp16"),
+}
 NEEDS = {"onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino"), "torch": ()}
 """The packages that writing each format takes, and reading it again."""
 SAMPLES = 64
@@ -197,7 +201,9 @@ def compare(
                 score = check.run_score(artefact, run)
                 parts["images"] = check.compare_samples(expected, score, samples, artefact.threshold)
             for difference in parts.values():
-                check.require(difference, "bf16" if bf16 else artefact.precision, f"{artefact.file} by {label}")
+                check.require(
+                    difference, "bf16" if bf16 else artefact.precision, f"{artefact.file} by {label}"
+                )
         except (check.ExportError, ValueError):  # no bfloat16 here is a ValueError too
             if strict and not bf16:
                 raise

@@ -71,7 +71,9 @@ def write_onnx(graph: ScoreGraph, file: Path, *, input: Input) -> None:
     sample = torch.zeros(_SAMPLE, dtype=torch.float32 if input == "float32" else torch.int32)
     axes = {0: "batch", 2: "height", 3: "width"}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # sizes become constants where they are compared: they are equal always
+        warnings.simplefilter(
+            "ignore"
+        )  # sizes become constants where they are compared: they are equal always
         torch.onnx.export(
             graph,
             (sample,),
@@ -83,7 +85,11 @@ def write_onnx(graph: ScoreGraph, file: Path, *, input: Input) -> None:
             dynamic_axes={"image": axes, "score": axes},
         )
     model = onnx.load(file)
-    kind = {"uint8": onnx.TensorProto.UINT8, "uint16": onnx.TensorProto.UINT16, "float32": onnx.TensorProto.FLOAT}
+    kind = {
+        "uint8": onnx.TensorProto.UINT8,
+        "uint16": onnx.TensorProto.UINT16,
+        "float32": onnx.TensorProto.FLOAT,
+    }
     model.graph.input[0].type.tensor_type.elem_type = kind[input]
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, file)
@@ -92,7 +98,9 @@ def write_onnx(graph: ScoreGraph, file: Path, *, input: Input) -> None:
 def write_torch(graph: ScoreGraph, file: Path, *, input: Input) -> None:
     """Write the graph as PyTorch's own exported program, for every batch, height and width."""
     free = torch.export.Dim.AUTO
-    height, width = (side + 6 for side in _SAMPLE[2:])  # no multiple: a size with nothing to mirror is a special case
+    height, width = (
+        side + 6 for side in _SAMPLE[2:]
+    )  # no multiple: a size with nothing to mirror is a special case
     sample = torch.zeros((*_SAMPLE[:2], height, width), dtype=getattr(torch, input))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
