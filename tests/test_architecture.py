@@ -25,11 +25,12 @@ LAYERS = (
     ("evaluate", "objectives", "optim", "history"),
     ("detector",),
     ("export",),
+    ("runtimes",),
     ("checkpoint",),
     ("config",),
     ("models", "filters", "metrics", "data", "losses", "draw"),
     ("labels", "plugins"),
-    ("targets", "maps", "rules", "tiles", "runtimes"),
+    ("targets", "maps", "rules", "tiles"),
     ("media",),
     ("types",),
 )
@@ -39,7 +40,8 @@ TORCH_FREE = (
     "ismallnet", "ismallnet.cli", "ismallnet.config", "ismallnet.data", "ismallnet.detect",
     "ismallnet.detector", "ismallnet.draw", "ismallnet.evaluate", "ismallnet.checkpoint",
     "ismallnet.calibrate", "ismallnet.export", "ismallnet.export.cache", "ismallnet.filters",
-    "ismallnet.labels", "ismallnet.maps", "ismallnet.media", "ismallnet.metrics", "ismallnet.rules", "ismallnet.runtimes",
+    "ismallnet.labels", "ismallnet.maps", "ismallnet.media", "ismallnet.metrics",
+    "ismallnet.rules", "ismallnet.runtimes",
     "ismallnet.targets", "ismallnet.tiles", "ismallnet.types",
 )  # fmt: skip
 HELP_CPU_S = 0.5

@@ -1,8 +1,8 @@
 """What runs networks: a function from images to scores, of PyTorch's modules or of an exported graph.
 
-An artefact is a folder. It holds a graph (one file, or two of OpenVINO) and `export.json`, which says what goes
-in, of which weights it is, and how far each runtime's score was from PyTorch's when it was written. Graphs other
-than PyTorch's own are opened without PyTorch, in a fraction of the time of its import.
+An artefact is a folder. It holds a graph (one file, or two of OpenVINO) and `export.json`, which says what
+goes in, of which weights it is, and how far each runtime's score was from PyTorch's when it was written. All
+graphs but PyTorch's own are opened without PyTorch, in a fraction of the time of its import.
 """
 
 from __future__ import annotations

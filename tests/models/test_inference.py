@@ -11,7 +11,7 @@ from ismallnet.models import MODELS
 from ismallnet.models.inference import inference_form
 
 LEFT = {"acm": 1, "alcnet": 5}
-"""Batch norms that stay, since no convolution is before them: of the input; of ALCNet's two fusions, two each."""
+"""Batch norms that stay, with no convolution before: of the input; of ALCNet's two fusions, two each."""
 
 
 def lived_in(name: str, **options: object) -> nn.Module:
@@ -68,8 +68,8 @@ def test_heads_of_the_streams_are_left_out_unless_they_are_wanted() -> None:
     assert torch.allclose(full.boundary, expected.boundary, atol=1e-4)
 
 
-def test_folding_in_half_the_channels_of_an_unfolded_map_is_by_channel_not_by_pixel() -> None:
-    """The norm of a `DetailHead` is after a pixel shuffle: each of its channels takes four of the convolution's."""
+def test_an_unfolded_map_is_folded_by_channel_not_by_pixel() -> None:
+    """The norm of a `DetailHead` is after a pixel shuffle: a channel of it has four of the convolution."""
     model = lived_in("ismallnet-s", detail=4)
     head = model.heads["target"]
     scale = head.norm.weight / (head.norm.running_var + head.norm.eps).sqrt()

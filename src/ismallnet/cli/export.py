@@ -67,9 +67,7 @@ def run(options: argparse.Namespace) -> int:
         calibration=options.calibration,
     )
     if detector.folder is None or not isinstance(detector.rule, Fixed):
-        raise ValueError(
-            f"{options.model} is no network with weights; export takes those of `ismallnet list`"
-        )
+        raise ValueError(f"{options.model} is no network with weights; ismallnet list has those that are")
     artefact = export(
         detector.folder,
         options.out,

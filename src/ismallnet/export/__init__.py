@@ -57,8 +57,9 @@ def export(
 ) -> Artefact:
     """Write a network as a graph of its own, from images to scores.
 
-    The folder holds the graph and `export.json`. It appears when the graph, opened again by every runtime that is
-    installed and reads it, gave the scores of PyTorch, on seeded scenes and on the images given; or not at all.
+    The folder holds the graph and `export.json`. It appears when the graph, opened again by every runtime
+    that is installed and reads it, gave PyTorch's scores on seeded scenes and on the images given, or not at
+    all.
 
     Args:
         weights: A model folder.
@@ -68,7 +69,7 @@ def export(
         range: The values of the input that become 0 and 1; those of `RANGES` where None.
         precision: `fp32`, `fp16` or, except for torch, `int8`.
         threshold: Of the score; goes into `export.json`.
-        datasets: Train images with masks. int8 is calibrated on some of them; the graph is compared on others.
+        datasets: Train images with masks. int8 is calibrated on some, the graph is compared on others.
         provenance: Goes into `export.json`.
         force: Write into a folder that holds something.
 
@@ -175,7 +176,7 @@ def compare(
         strict: Refuse the artefact where one runtime is too far off; else leave that runtime out.
 
     Returns:
-        By runtime, on `scenes` and, where there are samples, on `images`: the fields of `check.Difference`. The
+        By runtime, on `scenes` and, where there are samples, on `images`: what `check.Difference` has. The
         key `openvino bf16` is of an artefact in fp32, computed in bfloat16, where the processor has it.
 
     Raises:
@@ -224,7 +225,8 @@ def _check(format: str, input: str, precision: str, datasets: Sequence[Dataset])
     for each in datasets:
         if each.holds_test_images:
             raise ValueError(
-                f"{each.name} {each.split} is a test list, or holds one; export calibrates and compares on train lists"
+                f"{each.name} {each.split} is a test list, or holds one; "
+                "export calibrates and compares on train lists"
             )
     if precision == "int8" and not datasets:
         raise ValueError("int8 is calibrated on train images; give a data set (--data NAME --root DIR)")

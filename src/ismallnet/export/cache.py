@@ -1,8 +1,8 @@
 """Graphs made once for given weights and kept, so that `detect` need not wait for PyTorch again.
 
-A graph is an artefact of `ismallnet.export`, in a folder of the user's cache (`XDG_CACHE_HOME`, or `~/.cache`). Its
-name is made of all that it depends on: weights, their configuration, versions, the sources of the networks and of the
-export, and the machine, on which each runtime was compared with PyTorch. Deleting the folder costs seconds.
+A graph is an artefact of `ismallnet.export` in the user's cache (below `XDG_CACHE_HOME`, or `~/.cache`). Its
+name is made of all that it depends on: weights, their configuration, versions, the sources of the networks
+and of the export, and the machine, where each runtime was compared with PyTorch. Deleting it costs seconds.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ def graph_of(
 
     Args:
         weights: The model folder.
-        runtime: `onnxruntime` or `openvino`: the graph is made if there is none. None: the one that is soonest done
-            with so many images, of those that gave PyTorch's scores on this machine; a graph is made from
-            `runtimes.MANY` images on, and not where PyTorch has an accelerator.
+        runtime: `onnxruntime` or `openvino`: the graph is made if there is none. None: the one that is
+            soonest done with so many images, of those that gave PyTorch's scores on this machine; a graph is
+            made from `runtimes.MANY` images on, and not where PyTorch has an accelerator.
         bf16: Compute in bfloat16.
         images: How many are to be scored.
 

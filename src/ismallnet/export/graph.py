@@ -1,7 +1,7 @@
 """The graph that is exported, and its files: what comes before the network and after it is inside.
 
-The network pads by Python's arithmetic on sizes, which a graph for every size cannot hold. Here the mirroring is
-an index, computed from the size in the graph; what reaches the network is a multiple already.
+The network pads by Python's arithmetic on sizes, which a graph for every size cannot hold. Here the mirroring
+is an index, computed from the size in the graph; what reaches the network is a multiple already.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class ScoreGraph(nn.Module):
         self.dtype = torch.float16 if half else torch.float32
         self.multiple = int(getattr(model, "multiple", 1))
         self.network = inference_form(model).to(self.dtype)
-        if hasattr(self.network, "multiple"):
-            self.network.multiple = self.network.minimum = 1  # the mirroring is here
+        for name in ("multiple", "minimum"):
+            setattr(self.network, name, 1)  # the mirroring is here
 
     def forward(self, image: Tensor) -> Tensor:
         """Map (B, 1, H, W) of any type, H and W at least the network's minimum, to scores (B, 1, H, W)."""
@@ -62,8 +62,8 @@ def _mirror(x: Tensor, axis: int, multiple: int) -> Tensor:
 def write_onnx(graph: ScoreGraph, file: Path, *, input: Input) -> None:
     """Write the graph as ONNX, for every batch, height and width.
 
-    By tracing, the older of PyTorch's two exporters (it is in all versions that pyproject.toml allows): one second
-    in place of twenty, and half of the nodes.
+    By tracing, the older of PyTorch's two exporters, which is in all versions that pyproject.toml allows: one
+    second in place of twenty, and no package more.
     """
     import onnx
 
@@ -71,9 +71,7 @@ def write_onnx(graph: ScoreGraph, file: Path, *, input: Input) -> None:
     sample = torch.zeros(_SAMPLE, dtype=torch.float32 if input == "float32" else torch.int32)
     axes = {0: "batch", 2: "height", 3: "width"}
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # sizes become constants where they are compared: they are equal always
+        warnings.simplefilter("ignore")  # sizes that are compared become constants: they are always equal
         torch.onnx.export(
             graph,
             (sample,),

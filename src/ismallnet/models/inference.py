@@ -1,7 +1,7 @@
 """The inference form of a network: the same score from less work.
 
-Batch norm in evaluation is one multiplication and one addition a channel. Where a convolution is before it, both
-go into the convolution's weights, and the norm is gone. And where only the score is wanted, the heads of the
+Batch norm in evaluation is one multiplication and one addition a channel. Where a convolution is before it,
+both go into the convolution's weights, and the norm is gone. Where only the score is wanted, the heads of the
 interior and boundary streams have nothing to do.
 """
 
@@ -40,8 +40,9 @@ def inference_form(model: nn.Module, *, streams: bool = False) -> nn.Module:
 
 
 def _pairs(module: nn.Module) -> Iterator[tuple[str, str, int]]:
-    """Yield the children that are a convolution and the norm of its output, and the pixels that a channel
-    of the norm has from each feature of the convolution: its output may be unfolded in between.
+    """Yield the names of children that are a convolution and the norm of its output, and a number of pixels.
+
+    That many channels of the convolution are unfolded to one of the norm in between; 1: none is.
     """
     if isinstance(module, nn.Sequential):
         for (before, conv), (after, norm) in pairwise(module.named_children()):
