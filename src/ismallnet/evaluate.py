@@ -276,12 +276,13 @@ def provenance() -> dict[str, object]:
         "commit": _commit(),
         "hardware": _hardware(),
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in ("ismallnet", "torch", "numpy", "scipy")}
+        "versions": {name: package_version(name) for name in ("ismallnet", "torch", "numpy", "scipy")}
         | {"opencv": cv2.__version__},
     }
 
 
-def _version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
+    """Return the version of a package that is installed; None where it is not."""
     try:
         return version(package)
     except PackageNotFoundError:

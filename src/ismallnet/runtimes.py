@@ -159,7 +159,9 @@ def open_artefact(
         )
     try:
         return artefact, runtime, RUNTIMES[runtime].open(folder / artefact.file, bf16)
-    except RuntimeError as error:  # what all three raise for a damaged file
+    except (ValueError, ImportError):
+        raise
+    except Exception as error:  # each has its own for a damaged file
         raise ValueError(f"{folder / artefact.file} cannot be opened by {runtime}: {error}") from error
 
 

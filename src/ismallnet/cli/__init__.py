@@ -55,6 +55,11 @@ BENCHMARK_VERBS = {
     "curves": Verb(
         "draw every detector's curve in one plot a data set", benchmark.add_curves, benchmark.run_curves
     ),
+    "speed": Verb(
+        "time every runtime and precision against eager fp32 PyTorch, the accuracy beside it",
+        benchmark.add_speed,
+        benchmark.run_speed,
+    ),
     "ablation": Verb(
         "train the compact network's variants, a queue that many can share",
         benchmark.add_ablation,

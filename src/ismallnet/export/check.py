@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -85,6 +85,11 @@ def compare_scenes(expected: Score, artefact: Artefact, run: Run) -> Difference:
     batch = run(artefact.encode(pair)[:, None])[:, 0]
     gaps += [np.abs(each - expected(pixels)) for each, pixels in zip(batch, pair, strict=True)]
     return _difference(gaps)
+
+
+def compare_pixels(expected: Score, score: Score, images: Iterable[NDArray[np.float32]]) -> Difference:
+    """Compare two scores on images without masks."""
+    return _difference([np.abs(score(pixels) - expected(pixels)) for pixels in images])
 
 
 def compare_samples(expected: Score, score: Score, samples: Sequence[Sample], threshold: float) -> Difference:
