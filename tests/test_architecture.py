@@ -25,6 +25,8 @@ LAYERS = (
     ("train", "detect", "calibrate", "convert"),
     ("evaluate", "objectives", "optim", "history", "large", "pictures", "tables", "publish"),
     ("detector",),
+    ("export",),
+    ("runtimes",),
     ("checkpoint",),
     ("config",),
     ("models", "filters", "metrics", "data", "losses", "draw"),
@@ -38,10 +40,10 @@ LAYER = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}
 TORCH_FREE = (
     "ismallnet", "ismallnet.cli", "ismallnet.config", "ismallnet.data", "ismallnet.detect",
     "ismallnet.detector", "ismallnet.draw", "ismallnet.evaluate", "ismallnet.checkpoint",
-    "ismallnet.calibrate", "ismallnet.filters",
-    "ismallnet.labels", "ismallnet.maps", "ismallnet.media", "ismallnet.metrics", "ismallnet.rules",
-    "ismallnet.large", "ismallnet.quantiles", "ismallnet.raster", "ismallnet.streams", "ismallnet.targets",
-    "ismallnet.tiles", "ismallnet.types",
+    "ismallnet.calibrate", "ismallnet.export", "ismallnet.export.cache", "ismallnet.filters",
+    "ismallnet.labels", "ismallnet.large", "ismallnet.maps", "ismallnet.media", "ismallnet.metrics",
+    "ismallnet.quantiles", "ismallnet.raster", "ismallnet.rules", "ismallnet.runtimes", "ismallnet.streams",
+    "ismallnet.targets", "ismallnet.tiles", "ismallnet.types",
 )  # fmt: skip
 HELP_CPU_S = 0.5
 

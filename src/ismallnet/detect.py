@@ -151,6 +151,8 @@ def head(detector: Detector) -> dict[str, Any]:
         "ismallnet": __version__,
         "model": detector.name,
         "weights_sha256": detector.weights_sha256,
+        "runtime": detector.runtime,
+        "precision": detector.precision,
         "decision": repr(detector.rule),
     }
 

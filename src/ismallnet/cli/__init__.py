@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import ismallnet
-from ismallnet.cli import benchmark, calibrate, convert, data, detect, evaluate, labels, models, train
+from ismallnet.cli import benchmark, calibrate, convert, data, detect, evaluate, export, labels, models, train
 from ismallnet.cli.parser import Parser
 from ismallnet.cli.screen import INTERRUPTED, OK, USAGE, complain, warn
 
@@ -35,6 +35,7 @@ VERBS = {
     "train": Verb(train.SUMMARY, train.add, train.run),
     "evaluate": Verb(evaluate.SUMMARY, evaluate.add, evaluate.run),
     "calibrate": Verb(calibrate.SUMMARY, calibrate.add, calibrate.run),
+    "export": Verb(export.SUMMARY, export.add, export.run),
     "labels": Verb(labels.SUMMARY, labels.add, labels.run),
     "convert": Verb(convert.SUMMARY, convert.add, convert.run),
     "list": Verb(models.SUMMARY, models.add, models.run),
@@ -54,6 +55,11 @@ BENCHMARK_VERBS = {
     ),
     "curves": Verb(
         "draw every detector's curve in one plot a data set", benchmark.add_curves, benchmark.run_curves
+    ),
+    "speed": Verb(
+        "time every runtime and precision against eager fp32 PyTorch, the accuracy beside it",
+        benchmark.add_speed,
+        benchmark.run_speed,
     ),
     "ablation": Verb(
         "train the compact network's variants, a queue that many can share",

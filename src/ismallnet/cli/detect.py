@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ismallnet
-from ismallnet.cli.parser import Parser, add_decision, add_detector, add_out
+from ismallnet.cli.parser import Parser, add_decision, add_detector, add_out, add_runtime
 from ismallnet.cli.screen import OK, failed, progress, say, table, warn
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def add(parser: Parser) -> None:
     )
     add_detector(parser, "--model", default="ismallnet-s")
     add_decision(parser)
+    add_runtime(parser, default="auto")
     add_out(parser, "detections", "the pictures and tables")
     parser.add_argument(
         "--save",
@@ -69,6 +70,17 @@ def _tiling(word: str) -> Tiling | None:
         ) from error
 
 
+def _count(sources: list[str]) -> int:
+    """Guess how many frames there are: a video has many. What is wrong with the sources is said later."""
+    from ismallnet.detect import find_images
+    from ismallnet.streams import VIDEO_SUFFIXES
+
+    try:
+        return sum(1000 if path.suffix.lower() in VIDEO_SUFFIXES else 1 for path in find_images(sources))
+    except FileNotFoundError:
+        return 0
+
+
 def run(options: argparse.Namespace) -> int:
     """Do the work and print what came of it; the exit status."""
     from ismallnet.detect import detect_files
@@ -78,12 +90,18 @@ def run(options: argparse.Namespace) -> int:
     shared = is_shared(place, options.out)
     if shared and options.device == "auto":
         take_device(os.environ)
+    save = [kind.strip() for kind in options.save.split(",")]
+    if options.runtime == "auto" and {"interior", "boundary"} & set(save):
+        options.runtime = None  # graphs have the score alone
     detector = ismallnet.load(
         options.model,
         device=options.device,
         threshold=options.threshold,
         k=options.k,
         calibration=options.calibration,
+        runtime=options.runtime,
+        precision=options.precision,
+        images=_count(options.sources),
     )
     detector.tiling = options.tile
     with progress("detecting", unit="frames") as advance:
@@ -93,7 +111,7 @@ def run(options: argparse.Namespace) -> int:
             detector,
             out=options.out,
             range=options.range and tuple(options.range),
-            save=[kind.strip() for kind in options.save.split(",")],
+            save=save,
             force=options.force,
             advance=advance,
         )
@@ -112,8 +130,9 @@ def run(options: argparse.Namespace) -> int:
         say(f"… and {report.count - _ROWS} images more")
     for note in report.notes:
         warn(note)
+    by = detector.name + (f", {detector.runtime} in {detector.precision}" if detector.runtime else "")
     where = "its share" if report.left else f"see {report.out}"
-    say(f"{report.targets} targets in {report.count} images by {detector.name}; {where}")
+    say(f"{report.targets} targets in {report.count} images by {by}; {where}")
     if report.failures > len(report.failed):
         warn(f"{report.failures} files and frames could not be read, the first of them:")
     status = failed([str(failure) for failure in report.failed])
