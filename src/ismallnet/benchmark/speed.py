@@ -220,8 +220,8 @@ def to_markdown(rows: Sequence[Row]) -> str:
         "# Speed",
         "",
         "One image at a time. Ratios are to eager fp32 PyTorch, default memory format, timed in turns in "
-        f"the same run: of the same network, and of {rows[0]['model']}. Times are medians, with the middle half "
-        "in brackets. Differences of scores and pooled IoU are against it too.",
+        f"the same run: of the same network, and of {rows[0]['model']}. Times are medians, with the middle "
+        "half in brackets. Differences of scores and pooled IoU are against it too.",
         "",
         "| network | weights | runtime | precision | ms | times as fast | as first | largest difference "
         "| 99.9 % within | images | IoU (torch fp32) |",
