@@ -24,6 +24,7 @@ from ismallnet.maps import Maps
 from ismallnet.media import read_pages
 from ismallnet.models import create_model
 from ismallnet.rules import Fixed, Statistical
+from peak import PEAK_KB, measures_memory
 from videos import cut, damage_packet, scenes, write_stack, write_video
 
 SPOTS = ((10, 12), (30, 40))
@@ -362,9 +363,12 @@ sys.exit(main(["detect", sys.argv[1], "--model", "top-hat", "--out", sys.argv[2]
 
 
 SLOW = """
-import sys, time
+import signal, sys, time
 from ismallnet.detect import detect_files
-from ismallnet.detector import Detector, Fixed
+from ismallnet.detector import Detector
+from ismallnet.rules import Fixed
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 
 def slow(image):
     print("frame", flush=True)
@@ -389,18 +393,22 @@ def test_ctrl_c_in_a_video_ends_soon_and_leaves_nothing(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.mkv"]
 
 
-MEMORY = """
-import resource, sys
+MEMORY = (
+    PEAK_KB
+    + """
+import sys
 from ismallnet.detect import detect_files
-from ismallnet.detector import Detector, Fixed
+from ismallnet.detector import Detector
+from ismallnet.rules import Fixed
 report = detect_files([sys.argv[1]], Detector(lambda x: x, name="", rule=Fixed(0.6)), out=sys.argv[2],
                       save=["csv", "json", "jsonl", "coco"], range=(0, 10_000))
 assert report.count == int(sys.argv[3])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(peak_kb())
 """
+)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the unit of the peak differs between systems")
+@measures_memory
 def test_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path) -> None:
     """A frame with its score takes 750 kB: 400 more of them 300 MB; the belts hold up to 128 MB of both."""
 

@@ -21,6 +21,7 @@ from ismallnet.maps import Maps
 from ismallnet.media import read_pages
 from ismallnet.rules import Fixed
 from ismallnet.tiles import Tiling
+from peak import PEAK_KB, measures_memory
 
 tifffile = pytest.importorskip("tifffile", reason="pip install 'ismallnet[large]'")
 
@@ -183,13 +184,16 @@ from ismallnet.cli import main
 status = main(sys.argv[2:])
 sys.exit(status)
 """
-MEASURED = """
-import resource, sys
+MEASURED = (
+    PEAK_KB
+    + """
+import sys
 from ismallnet.cli import main
 status = main(sys.argv[1:])
-print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, file=sys.stderr)
+print("peak", peak_kb() // 1024, file=sys.stderr)
 sys.exit(status)
 """
+)
 
 
 def command(code: str, *words: object) -> subprocess.CompletedProcess[str]:
@@ -236,11 +240,13 @@ def check_large(tmp_path: Path, height: int, width: int, ceiling_mb: int) -> Non
     assert peak_mb(ended) < ceiling_mb
 
 
+@measures_memory
 def test_a_file_of_20_megapixels_takes_under_450_megabytes(tmp_path: Path) -> None:
     """By rows it takes 300; read whole (--tile off), 750."""
     check_large(tmp_path, 4608, 4352, 450)
 
 
+@measures_memory
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_a_file_of_16384_squared_takes_under_2_gigabytes(tmp_path: Path) -> None:
@@ -257,6 +263,7 @@ def test_a_disk_that_fills_up_leaves_nothing(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["big.tif"]
 
 
+@measures_memory
 def test_the_bundled_network_detects_in_tiles(tmp_path: Path) -> None:
     """A megapixel and a bit, cut at the sides of its tiles; the targets lie there."""
     corners = write_large(tmp_path / "x.tif", 1024, 1088)

@@ -13,6 +13,7 @@ import pytest
 
 from ismallnet.media import ImageError, RangeWarning, normalise, read_image
 from ismallnet.streams import Damage, DamageWarning, Stream, frames
+from peak import PEAK_KB, measures_memory
 from videos import cut, damage_packet, scenes, write_stack, write_video
 
 
@@ -123,15 +124,18 @@ def test_no_warning_where_nothing_is_doubtful(tmp_path: Path) -> None:
         assert len(list(frames(path))) == 3
 
 
-PEAK = """
-import resource, sys
+PEAK = (
+    PEAK_KB
+    + """
+import sys
 from ismallnet.streams import Stream
 assert sum(1 for _ in Stream(sys.argv[1], range=(0, 10_000))) == int(sys.argv[2])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(peak_kb())
 """
+)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the unit of the peak differs between systems")
+@measures_memory
 @pytest.mark.parametrize("kind", ["x.tif", "x.mkv"])
 def test_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path, kind: str) -> None:
     """120 frames of 256 × 320 take 20 MB decoded; 20 take 3."""
