@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ismallnet.streams.source import Source
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-"""FFmpeg writes to stderr otherwise; OpenCV looks here once, when the first video of the process is opened."""
+# FFmpeg writes to stderr otherwise; OpenCV looks here once, when the first video of the process is opened
 _LUMA_FIRST = re.compile(r"(gray|yuva?4\d\dp)(9|10|12|14|16)(le|be)")
 """Pixel formats of more than 8 bits whose first plane is the luma, a word a pixel."""
 _EIGHT_BITS = {"MJPG", "XVID", "DIVX", "DX50", "FMP4", "mp4v", "mpg1", "mpg2", "WMV2", "WMV3", "VP80"}
