@@ -21,24 +21,29 @@ LAYERS = (
     ("__main__",),
     ("cli",),
     ("benchmark",),
+    ("shared",),
     ("train", "detect", "calibrate", "convert"),
-    ("evaluate", "objectives", "optim", "history"),
+    ("evaluate", "objectives", "optim", "history", "large", "pictures", "tables", "publish"),
     ("detector",),
+    ("export",),
+    ("runtimes",),
     ("checkpoint",),
     ("config",),
     ("models", "filters", "metrics", "data", "losses", "draw"),
     ("labels", "plugins"),
-    ("targets",),
-    ("media",),
-    ("types",),
+    ("targets", "maps", "rules", "tiles", "raster", "streams"),
+    ("media", "quantiles"),
+    ("types", "pipeline"),
 )
 """From the top down; a module may import from the layers below its own, and from its own package."""
 LAYER = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}
 TORCH_FREE = (
     "ismallnet", "ismallnet.cli", "ismallnet.config", "ismallnet.data", "ismallnet.detect",
     "ismallnet.detector", "ismallnet.draw", "ismallnet.evaluate", "ismallnet.checkpoint",
-    "ismallnet.calibrate", "ismallnet.filters",
-    "ismallnet.labels", "ismallnet.media", "ismallnet.metrics", "ismallnet.targets", "ismallnet.types",
+    "ismallnet.calibrate", "ismallnet.export", "ismallnet.export.cache", "ismallnet.filters",
+    "ismallnet.labels", "ismallnet.large", "ismallnet.maps", "ismallnet.media", "ismallnet.metrics",
+    "ismallnet.quantiles", "ismallnet.raster", "ismallnet.rules", "ismallnet.runtimes", "ismallnet.streams",
+    "ismallnet.targets", "ismallnet.tiles", "ismallnet.types",
 )  # fmt: skip
 HELP_CPU_S = 0.5
 

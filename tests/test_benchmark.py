@@ -23,9 +23,10 @@ from ismallnet.benchmark.published import published
 from ismallnet.benchmark.table1 import COLUMNS, PROTOCOLS, Table, table1
 from ismallnet.cli import main
 from ismallnet.data import Dataset
-from ismallnet.detector import Detector, Fixed
+from ismallnet.detector import Detector
 from ismallnet.evaluate import evaluate
 from ismallnet.models import create_model, list_models
+from ismallnet.rules import Fixed
 from ismallnet.types import Sample
 
 ROOT = Path(__file__).parents[1]

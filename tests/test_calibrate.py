@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from ismallnet import checkpoint, data
 from ismallnet.calibrate import RATES, THRESHOLDS, K, calibrate, write_calibration
 from ismallnet.data import Dataset
-from ismallnet.detector import Detector, Fixed, Statistical, load
+from ismallnet.detector import Detector, load
 from ismallnet.evaluate import evaluate
 from ismallnet.models import create_model
+from ismallnet.rules import Fixed, Statistical
 from ismallnet.types import Sample
 
 Plane = NDArray[np.uint8]

@@ -572,3 +572,39 @@ def test_format_and_clutter_of_synthetic_scenes(run: Callable[..., Ended], tmp_p
     assert run("data", "synth", tmp_path / "all", *size)[0] == 0
     text = (tmp_path / "all" / "scenes.json").read_text()
     assert all(kind in text for kind in get_args(Clutter))
+
+
+@pytest.mark.parametrize("word", ["127", "half"])
+def test_detect_refuses_a_tile_that_is_none(run: Callable[..., Ended], word: str) -> None:
+    status, _, err = run("detect", "x.png", "--tile", word)
+    assert status == 2
+    assert f"'{word}'; give auto, off, or the side of a tile in pixels, at least 128" in err
+
+
+def test_detect_cuts_as_it_is_told(run: Callable[..., Ended]) -> None:
+    """IPI takes a tile for an image of its own: its map shows whether there were tiles."""
+    random = np.random.default_rng(0)
+    image = cv2.GaussianBlur(random.integers(0, 256, (100, 140), np.uint8), (0, 0), 2)
+    image[30:33, 40:43] = image[60:63, 110:113] = 255
+    cv2.imwrite("x.png", image)
+
+    def score(tile: str) -> np.ndarray:
+        words = ("--model", "ipi", "--tile", tile, "--save", "score", "--out", tile)
+        assert run("detect", "x.png", *words)[0] == 0
+        return cv2.imread(f"{tile}/score/x.tif", cv2.IMREAD_UNCHANGED)
+
+    whole = score("off")
+    np.testing.assert_array_equal(score("auto"), whole)
+    np.testing.assert_array_equal(score("140"), whole)
+    assert (score("128") != whole).any()
+
+
+def test_data_retile_writes_a_file_that_is_read_by_rows(run: Callable[..., Ended]) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    image = np.arange(40 * 50, dtype=np.uint16).reshape(40, 50)
+    cv2.imwrite("x.png", image)
+    assert run("data", "retile", "x.png", "tiled.tif")[0] == 0
+    np.testing.assert_array_equal(tifffile.imread("tiled.tif"), image)
+    status, _, err = run("data", "retile", "x.png", "tiled.tif")
+    assert status == 2
+    assert "tiled.tif exists" in err

@@ -6,6 +6,9 @@ import csv
 import json
 import os
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +19,13 @@ import pytest
 
 from ismallnet.checkpoint import save_model
 from ismallnet.detect import COLUMNS, FILES, DetectReport, detect_files, find_images
-from ismallnet.detector import Detector, Fixed, Maps, Statistical
+from ismallnet.detector import Detector
+from ismallnet.maps import Maps
 from ismallnet.media import read_pages
 from ismallnet.models import create_model
+from ismallnet.rules import Fixed, Statistical
+from peak import PEAK_KB, measures_memory
+from videos import cut, damage_packet, scenes, write_stack, write_video
 
 SPOTS = ((10, 12), (30, 40))
 """Top-left corners (y, x) of the two targets of `scene`, 2 × 3 pixels each."""
@@ -106,7 +113,7 @@ def test_everything_that_can_be_saved_is_where_the_table_says(folder: Path, tmp_
     assert report.out == tmp_path / "out"
     pictures = [f"{kind}/{name}.png" for kind in ("mask", "overlay") for name in "abc"]
     maps = [f"{kind}/{name}.tif" for kind in ("boundary", "interior", "score") for name in "abc"]
-    tables = [".ismallnet-detect", "coco.json", "detections.csv", "detections.json"]
+    tables = [".ismallnet-detect", "coco.json", *(f"detections.{s}" for s in ("csv", "json", "jsonl"))]
     assert tree(tmp_path / "out") == sorted([*pictures, *maps, *tables])
 
 
@@ -121,7 +128,7 @@ def test_the_report_holds_the_targets(folder: Path, tmp_path: Path) -> None:
     assert (result.image, result.frame, result.height, result.width) == (str(folder / "b.png"), 0, 48, 64)
     assert (result.low, result.high, result.rule, result.dtype) == (0, 255, "8-bit", "uint8")
     assert [(t.y0, t.x0) for t in result.targets] == list(SPOTS)
-    assert report.failed == ()
+    assert report.failed == []
 
 
 def test_mask_and_score_are_those_of_the_detector(folder: Path, tmp_path: Path) -> None:
@@ -257,6 +264,161 @@ def test_a_wrong_range_is_refused_and_leaves_nothing(folder: Path, tmp_path: Pat
     with pytest.raises(ValueError, match="lower first"):
         detect_files([folder], identity(), out=tmp_path / "out", range=(9, 3))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in"]
+
+
+# --- stacks and videos ---
+
+
+def test_a_video_gives_an_overlay_video_and_numbered_frames(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "x.mkv", scenes(12), rate=30)
+    report = detect_files([path], identity(), out=tmp_path / "out", save=["overlay", "csv", "mask"])
+    assert [result.frame for result in report.frames] == list(range(12))
+    assert tree(tmp_path / "out" / "mask") == [f"x/{n:04d}.png" for n in range(12)]
+    capture = cv2.VideoCapture(str(tmp_path / "out" / "overlay" / "x.mp4"))
+    assert [capture.get(kind) for kind in (3, 4, 5, 7)] == [64, 48, 30, 12]
+
+
+def test_a_damaged_frame_is_reported_and_the_overlay_keeps_time(tmp_path: Path) -> None:
+    path = damage_packet(write_video(tmp_path / "x.mkv", scenes(12)), 5)
+    report = detect_files([path], identity(), out=tmp_path / "out", save=["overlay", "jsonl"])
+    assert [result.frame for result in report.frames] == [n for n in range(12) if n != 5]
+    assert [(failure.image, failure.frame) for failure in report.failed] == [(str(path), 5)]
+    lines = (tmp_path / "out" / "detections.jsonl").read_text().splitlines()
+    assert ["failed" in json.loads(line) for line in lines] == [n == 5 for n in range(12)]
+    capture = cv2.VideoCapture(str(tmp_path / "out" / "overlay" / "x.mp4"))
+    means = [capture.read()[1].mean() for _ in range(12)]
+    assert np.argmin(means) == 5
+
+
+def test_a_truncated_video_and_stack_give_the_frames_before_the_end(tmp_path: Path) -> None:
+    video = cut(write_video(tmp_path / "x.mkv", scenes(40)), 0.5)
+    stack = cut(write_stack(tmp_path / "y.tif", scenes(8), cv2.IMWRITE_TIFF_COMPRESSION, 1), 0.5)
+    report = detect_files([video, stack], identity(), out=tmp_path / "out", save=["csv"])
+    frames = [result.frame for result in report.frames if result.image == str(video)]
+    assert frames == list(range(len(frames)))
+    assert 15 <= len(frames) <= 20
+    assert "truncated" in report.failed[0].reason
+    assert {failure.image for failure in report.failed} == {str(video), str(stack)}
+
+
+def test_an_unreadable_video_is_named_and_the_rest_is_done(folder: Path, tmp_path: Path) -> None:
+    (folder / "a.mp4").write_bytes(b"no video")
+    report = detect_files([folder], identity(), out=tmp_path / "out")
+    assert [Path(failure.image).name for failure in report.failed] == ["a.mp4"]
+    assert report.count == 3
+
+
+def test_progress_counts_the_frames_of_a_video_and_never_goes_back(folder: Path, tmp_path: Path) -> None:
+    write_video(folder / "aa.mkv", scenes(5))
+    seen: list[tuple[int, int, str]] = []
+    detect_files([folder], identity(), out=tmp_path / "out", advance=lambda *step: seen.append(step))
+    assert seen[0] == (0, 4, "a.bmp")
+    assert (6, 8, "aa.mkv") in seen
+    assert seen[-1] == (8, 8, "")
+    assert [step[0] for step in seen] == sorted(step[0] for step in seen)
+
+
+def test_a_file_that_is_added_on_the_way_is_named(folder: Path, tmp_path: Path) -> None:
+    def adding(image: np.ndarray) -> np.ndarray:
+        (folder / "late.png").write_bytes((folder / "b.png").read_bytes())
+        return image
+
+    report = detect_files([folder], Detector(adding, name="", rule=Fixed()), out=tmp_path / "out")
+    assert [note for note in report.notes if "late.png was added" in note]
+    assert report.count == 3
+
+
+def test_a_file_that_vanishes_on_the_way_is_named(folder: Path, tmp_path: Path) -> None:
+    """The reader waits behind a frame heavier than the belt, so that the removal comes first."""
+    heavy = np.zeros((3000, 6000), np.uint8)
+    for name in ("1.png", "2.png", "3.png"):
+        cv2.imwrite(str(folder / name), heavy)
+
+    def removing(image: np.ndarray) -> np.ndarray:
+        (folder / "c.TIF").unlink(missing_ok=True)
+        return image
+
+    report = detect_files(
+        [folder], Detector(removing, name="", rule=Fixed()), out=tmp_path / "out", save=["csv"]
+    )
+    (failure,) = report.failed
+    assert (Path(failure.image).name, failure.reason) == ("c.TIF", "No such file or directory")
+
+
+def test_a_full_disk_is_a_clear_error_and_leaves_nothing(folder: Path, tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk: the write fails as on a full one."""
+    code = """
+import resource, signal, sys
+from ismallnet.cli import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+sys.exit(main(["detect", sys.argv[1], "--model", "top-hat", "--out", sys.argv[2]]))
+"""
+    command = [sys.executable, "-c", code, str(folder), str(tmp_path / "out")]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert re.search(r"no room to write .*out .*nothing half-written", " ".join(ended.stderr.split()))
+    assert "Traceback" not in ended.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in"]
+
+
+SLOW = """
+import signal, sys, time
+from ismallnet.detect import detect_files
+from ismallnet.detector import Detector
+from ismallnet.rules import Fixed
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
+
+def slow(image):
+    print("frame", flush=True)
+    time.sleep(0.1)
+    return image
+
+detect_files([sys.argv[1]], Detector(slow, name="", rule=Fixed(0.6)), out=sys.argv[2])
+"""
+
+
+def test_ctrl_c_in_a_video_ends_soon_and_leaves_nothing(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "x.mkv", scenes(300))
+    command = [sys.executable, "-c", SLOW, str(path), str(tmp_path / "out")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        for _ in range(3):
+            process.stdout.readline()
+        assert sorted(p.name for p in tmp_path.iterdir())[0].startswith(".out.unfinished-")
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=20)  # all frames would take 30 s
+    assert error.strip().endswith(b"KeyboardInterrupt")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x.mkv"]
+
+
+MEMORY = (
+    PEAK_KB
+    + """
+import sys
+from ismallnet.detect import detect_files
+from ismallnet.detector import Detector
+from ismallnet.rules import Fixed
+report = detect_files([sys.argv[1]], Detector(lambda x: x, name="", rule=Fixed(0.6)), out=sys.argv[2],
+                      save=["csv", "json", "jsonl", "coco"], range=(0, 10_000))
+assert report.count == int(sys.argv[3])
+print(peak_kb())
+"""
+)
+
+
+@measures_memory
+def test_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path) -> None:
+    """A frame with its score takes 750 kB: 400 more of them 300 MB; the belts hold up to 128 MB of both."""
+
+    def peak_mb(count: int) -> float:
+        pages = scenes(10, size=(256, 320))
+        path = write_stack(tmp_path / f"{count}.tif", [pages[n % 10] for n in range(count)])
+        command = [sys.executable, "-c", MEMORY, str(path), str(tmp_path / f"out{count}"), str(count)]
+        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) / 1000
+
+    assert peak_mb(600) - peak_mb(200) < 60
 
 
 # --- the output folder ---

@@ -17,9 +17,12 @@ from torch.nn import functional as F
 
 import ismallnet
 from ismallnet import checkpoint, detector
-from ismallnet.detector import Detector, Fixed, Maps, NoWeightsError, Statistical, load
+from ismallnet.detector import Detector, NoWeightsError, load
+from ismallnet.maps import Maps
 from ismallnet.media import Image, normalise
 from ismallnet.models import create_model
+from ismallnet.rules import Fixed, Statistical
+from ismallnet.tiles import Tiling
 from ismallnet.types import Detection
 
 NARROW: dict[str, Any] = {"widths": (4, 4, 4, 8, 8), "depths": (1,) * 5, "decoder_depths": (1,) * 4}
@@ -324,3 +327,74 @@ def test_maps_may_come_from_any_function() -> None:
     found = one(noise(8, 8))
     np.testing.assert_array_equal(found.interior, found.score / 2)
     assert found.boundary is None
+
+
+# --- tiles and batches ---
+
+
+def test_a_large_image_is_cut_and_a_local_filter_sees_no_difference() -> None:
+    image = noise(300, 420)
+    one = Detector(top_hat, name="top-hat", rule=Statistical(3))
+    whole = one(image)
+    one.tiling = Tiling(side=160, overlap=48, above=300 * 420 - 1)
+    assert_same(one(image), whole)
+
+
+def test_only_images_above_the_size_are_cut() -> None:
+    seen = []
+
+    def function(image: np.ndarray) -> np.ndarray:
+        seen.append(image.shape)
+        return image
+
+    one = Detector(function, name="identity", rule=Fixed())
+    one.tiling = Tiling(side=128, overlap=32, above=200 * 100)
+    one(noise(200, 100))
+    one(noise(201, 100))
+    assert seen == [(200, 100), (128, 100), (105, 100)]
+    one.tiling = None
+    one(noise(201, 100))
+    assert seen[3:] == [(201, 100)]
+
+
+def test_a_networks_maps_are_those_of_its_tiles_away_from_their_borders(model: nn.Module) -> None:
+    image = noise(200, 320)
+    one = network(model)
+    corners = (image[:160, :160], image[64:, 160:])  # of the first and of the last tile
+    first, last = map(one, corners)
+    one.tiling = Tiling(side=160, overlap=48, above=0)
+    tiled = one(image)
+    for map_, of_first, of_last in (
+        (tiled.score, first.score, last.score),
+        (tiled.interior, first.interior, last.interior),
+        (tiled.boundary, first.boundary, last.boundary),
+    ):
+        assert map_ is not None
+        assert map_.shape == image.shape
+        np.testing.assert_allclose(map_[:90, :90], of_first[:90, :90], atol=1e-5)
+        np.testing.assert_allclose(map_[-60:, -60:], of_last[-60:, -60:], atol=1e-5)
+
+
+def test_images_go_through_together_and_are_answered_one_by_one(model: nn.Module) -> None:
+    sizes = [(40, 48)] * 3 + [(64, 32)] + [(40, 48)]
+    images = [noise(*size, seed=n) for n, size in enumerate(sizes)]
+    one, seen = network(model), []
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape)))
+    together = list(one.many(images))
+    assert seen == [(3, 1, 40, 48), (1, 1, 64, 32), (1, 1, 40, 48)]
+    for found, image in zip(together, images, strict=True):
+        np.testing.assert_allclose(found.score, one(image).score, atol=1e-5)
+
+
+def test_many_takes_any_function_and_cuts_what_is_large() -> None:
+    images = [noise(30, 40), noise(30, 40, seed=1), noise(200, 200)]
+    one = Detector(top_hat, name="top-hat", rule=Statistical(3))
+    one.tiling = Tiling(side=128, overlap=32, above=200 * 200 - 1)
+    for found, image in zip(one.many(images), images, strict=True):
+        assert_same(found, one(image))
+
+
+def assert_same(one: Detection, other: Detection) -> None:
+    np.testing.assert_array_equal(one.score, other.score)
+    np.testing.assert_array_equal(one.mask, other.mask)
+    assert (one.targets, one.threshold) == (other.targets, other.threshold)

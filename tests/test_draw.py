@@ -122,3 +122,9 @@ def test_a_wrong_panel_is_refused(captions: list[str], columns: int | None) -> N
         panel([np.zeros((4, 4), np.uint8)], captions, columns=columns)
     with pytest.raises(ValueError, match="at least one picture"):
         panel([], [])
+
+
+def test_as_is_keeps_size_and_grey_levels() -> None:
+    image = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
+    picture = overlay(image, (), as_is=True)
+    np.testing.assert_array_equal(picture, np.arange(256).reshape(16, 16, 1).repeat(3, 2))

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from ismallnet import data
-from ismallnet.detector import Detector, Fixed, Statistical
+from ismallnet.detector import Detector
 from ismallnet.evaluate import evaluate, log_test_evaluation, write_report
 from ismallnet.metrics import PROTOCOLS
+from ismallnet.rules import Fixed, Statistical
 from ismallnet.types import Sample
 
 

@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ismallnet.detect import detect_files as detect_files
     from ismallnet.detector import Detector as Detector
-    from ismallnet.detector import Fixed as Fixed
-    from ismallnet.detector import Statistical as Statistical
     from ismallnet.detector import list_detectors as list_detectors
     from ismallnet.detector import load as load
     from ismallnet.draw import overlay as overlay
     from ismallnet.labels import decouple as decouple
     from ismallnet.media import Image as Image
-    from ismallnet.media import frames as frames
     from ismallnet.media import normalise as normalise
     from ismallnet.media import read_image as read_image
     from ismallnet.models import create_model as create_model
     from ismallnet.models import list_models as list_models
+    from ismallnet.rules import Fixed as Fixed
+    from ismallnet.rules import Statistical as Statistical
+    from ismallnet.streams import frames as frames
     from ismallnet.types import Detection as Detection
     from ismallnet.types import Logits as Logits
     from ismallnet.types import Target as Target
@@ -37,15 +37,15 @@ if TYPE_CHECKING:
 _HOME = {
     "Detection": "types",
     "Detector": "detector",
-    "Fixed": "detector",
+    "Fixed": "rules",
     "Image": "media",
     "Logits": "types",
-    "Statistical": "detector",
+    "Statistical": "rules",
     "Target": "types",
     "create_model": "models",
     "decouple": "labels",
     "detect_files": "detect",
-    "frames": "media",
+    "frames": "streams",
     "list_detectors": "detector",
     "list_models": "models",
     "load": "detector",

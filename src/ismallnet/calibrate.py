@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 import numpy as np
 
 from ismallnet import metrics
-from ismallnet.detector import CALIBRATION, Detector, Statistical, mean_and_deviation
-from ismallnet.evaluate import provenance, score_map, written_whole
+from ismallnet.checkpoint import written_whole
+from ismallnet.detector import CALIBRATION, Detector
+from ismallnet.evaluate import provenance, score_map
 from ismallnet.metrics.plot import save_sweep
+from ismallnet.rules import Statistical, mean_and_deviation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -6,10 +6,13 @@ shared there. A training state is a folder inside the run's folder, written unde
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -193,11 +196,40 @@ def check_out(out: str | Path, *, force: bool) -> None:
         )
 
 
+@contextmanager
+def written_whole(out: Path, *, force: bool) -> Iterator[Path]:
+    """Give a folder to write into; its files appear in ``out`` at the end, or none after an exception.
+
+    Args:
+        out: made where absent.
+        force: move the files into an existing folder; other files in it are left alone.
+
+    Raises:
+        FileExistsError: the folder holds something and ``force`` is not set.
+    """
+    check_out(out, force=force)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
+        made = Path(scratch) / out.name
+        made.mkdir()
+        yield made
+        if out.exists():
+            for path in sorted(made.iterdir()):
+                path.replace(out / path.name)
+        else:
+            made.rename(out)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file, or replace it: killed at any moment, the old or the new one is there, whole."""
     partial = path.with_name(f"{_UNFINISHED}{path.name}")
     partial.write_text(text, encoding="utf-8")
     _publish(partial, path)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the checksum of a file, in hexadecimal digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -1,94 +1,84 @@
-"""Detection over files: images in, one folder of pictures, maps and tables out, all of it or nothing.
+"""Detection over files: images, stacks and videos in; a folder of pictures, maps and tables out, or nothing.
 
-The folder is written beside its place and renamed when it is whole. A file that cannot be read is reported
-and passed over.
+Reading, detecting and writing go on at once, a frame in each hand: memory holds a few frames, whatever their
+number. A TIFF file too large to be held is read by rows, unless the detector has no tiling. The folder is
+written beside its place and renamed when it is whole. A file or a frame that cannot be read is reported and
+passed over.
 """
 
 from __future__ import annotations
 
-import csv
+import functools
 import glob
-import json
 import os
-import shutil
-import warnings
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from itertools import chain
+from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import cv2
-import numpy as np
-
-from ismallnet.draw import overlay
-from ismallnet.media import SUFFIXES, Image, ImageError, RangeWarning, Rule, frames
+from ismallnet import pictures as pictures_module
+from ismallnet import tables as tables_module
+from ismallnet.media import Image, ImageError
+from ismallnet.pictures import Job, Pictures, plan
+from ismallnet.pipeline import Ahead, Behind
+from ismallnet.publish import check_replaceable, published_whole, room
+from ismallnet.raster import is_large
+from ismallnet.streams import ALL_SUFFIXES, Damage, Stream
+from ismallnet.tables import COLUMNS, Failure, FrameResult, Record, Tables
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from ismallnet.detector import Detector
-    from ismallnet.types import Detection, Target
+    from ismallnet.large import Found
+    from ismallnet.raster import Raster
+    from ismallnet.types import Detection
 
-Kind = Literal["overlay", "mask", "score", "interior", "boundary", "csv", "json", "coco"]
-FILES: dict[Kind, str] = {
-    "overlay": "overlay",
-    "mask": "mask",
-    "score": "score",
-    "interior": "interior",
-    "boundary": "boundary",
-    "csv": "detections.csv",
-    "json": "detections.json",
-    "coco": "coco.json",
-}
-"""What can be saved and where in the output folder: the first five are folders with a file an image.
+__all__ = ["COLUMNS", "FILES", "DetectReport", "Failure", "FrameResult", "detect_files", "find_images"]
 
-Overlays and masks (0 and 255) are 8-bit PNG; score, interior and boundary are float32 TIFF, unaltered.
-"""
-COLUMNS = ("image", "frame", "id", "x0", "y0", "x1", "y1", "x", "y", "area", "peak", "mean")
-"""The columns of `detections.csv`, one row a target; frame counts from 0, id from 1 as in the overlay."""
-_MARKER = ".ismallnet-detect"
+Kind = Literal["overlay", "mask", "score", "interior", "boundary", "csv", "json", "jsonl", "coco"]
+FILES: dict[str, str] = {**pictures_module.FOLDERS, **tables_module.FILES}
+"""What can be saved and where in the output folder: see `ismallnet.pictures` and `ismallnet.tables`."""
+KEPT = 10_000
+"""Frames, failures and warnings of which a report holds all; of longer runs it holds the first."""
+
+Advance = Callable[[int, int, str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class FrameResult:
-    """What was found in one image, or in one page of a file of several."""
-
-    image: str
-    """The file."""
-    frame: int
-    """Page of the file, from 0."""
-    height: int
-    width: int
-    dtype: str
-    """The file's own type."""
-    low: float
-    high: float
-    rule: Rule
-    """The intensity range that was mapped to [0, 1], and where it came from; see `ismallnet.media`."""
-    warning: str
-    """What is doubtful about the range; empty where nothing is."""
-    threshold: float
-    targets: tuple[Target, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A file that could not be read."""
-
-    image: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class DetectReport:
     """What `detect_files` did."""
 
     out: Path
-    frames: tuple[FrameResult, ...]
-    """Every image that was read, in the order of the sources."""
-    failed: tuple[Failure, ...]
+    frames: list[FrameResult] = field(default_factory=list)
+    """The frames that were read, in the order of the sources: the first `KEPT`."""
+    failed: list[Failure] = field(default_factory=list)
+    """What could not be read: the first `KEPT`."""
+    notes: list[str] = field(default_factory=list)
+    """What is doubtful about a file, and how the sources changed on the way: the first `KEPT`."""
+    count: int = 0
+    """Frames that were read."""
+    targets: int = 0
+    """Targets in them."""
+    failures: int = 0
+    """Files and frames that could not be read."""
+    left: int = 0
+    """Files that other processes of a shared run have still to do."""
+
+    def add(self, record: Record) -> None:
+        """Count a record, and keep it among the first."""
+        if isinstance(record, Failure):
+            self.failures += 1
+            if len(self.failed) < KEPT:
+                self.failed.append(record)
+            return
+        self.count += 1
+        self.targets += len(record.targets)
+        if len(self.frames) < KEPT:
+            self.frames.append(record)
+        note = f"{record.image}: {record.warning}"
+        if record.warning and len(self.notes) < KEPT and note not in self.notes[-1:]:
+            self.notes.append(note)
 
 
 def detect_files(
@@ -96,10 +86,10 @@ def detect_files(
     detector: Detector,
     *,
     out: str | Path,
-    save: Sequence[Kind] = ("overlay", "csv", "json"),
+    save: Sequence[str] = ("overlay", "csv", "json"),
     range: tuple[float, float] | None = None,
     force: bool = False,
-    advance: Callable[[int, int, str], None] | None = None,
+    advance: Advance | None = None,
 ) -> DetectReport:
     """Find the targets in files and write what was found to a folder.
 
@@ -110,56 +100,255 @@ def detect_files(
         save: What to write: keys of `FILES`.
         range: Intensities that become 0 and 1; by default as `ismallnet.media` says, file by file.
         force: Replace `out` if an earlier run wrote it; a folder with anything else in it is never replaced.
-        advance: Called with the number of files done, the number of all, and the name of the file.
+        advance: Called with the number of frames done, the number of all (a file that is not opened yet
+            counts as one), and the name of the file.
 
     Returns:
-        The targets of every image that could be read, and the files that could not.
+        The targets of every frame that could be read, and what could not.
 
     Raises:
         FileNotFoundError: A source that does not exist, or holds no image.
         FileExistsError: `out` is not empty, without `force`; or it is not from an earlier run.
+        OSError: The output cannot be written, as on a full disk; nothing of it is left.
         ValueError: Something to save that does not exist, here or in this detector; or a wrong range.
     """
+    check_kinds(save)
+    out = Path(os.path.abspath(out))
+    check_replaceable(out, FILES.values(), force=force)
+    paths = find_images(sources)
+    report = DetectReport(out)
+    with room(out), published_whole(out) as folder, Tables(folder, save, head(detector)) as tables:
+
+        def add(job: Job, record: Record) -> None:
+            del job
+            report.add(record)
+            tables.add(record)
+
+        jobs = plan_files(paths)
+        look(jobs, detector, Pictures(folder, save), add, scratch=folder, range=range, advance=advance)
+        report.notes += added_since(sources, paths)
+        check_replaceable(out, FILES.values(), force=force)  # again: it may be long ago
+    return report
+
+
+def check_kinds(save: Sequence[str]) -> None:
+    """Raise a `ValueError` unless all of these can be saved."""
     for kind in save:
         if kind not in FILES:
             raise ValueError(f"unknown output {kind!r}; choose from {', '.join(FILES)}")
-    out = Path(os.path.abspath(out))
-    _check_replaceable(out, force)
-    paths = find_images(sources)
-    common = Path(os.path.commonpath([os.path.abspath(path.parent) for path in paths]))
-    results: list[FrameResult] = []
-    failed: list[Failure] = []
-    with _published_whole(out) as folder:
-        names: set[str] = set()
-        for done, path in enumerate(paths):
-            if advance:
-                advance(done, len(paths), path.name)
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", RangeWarning)  # it is in the result
-                    images = frames(path, range=range)
-            except (OSError, ImageError) as error:
-                failed.append(Failure(str(path), reason(error, path)))
-                continue
-            stem = Path(os.path.abspath(path)).relative_to(common).with_suffix("")
-            first, second = next(images), next(images, None)
-            for frame, image in enumerate((first,) if second is None else chain((first, second), images)):
-                found = detector(image)
-                results.append(_result(path, frame, image, found))
-                name = _unused(str(stem if second is None else stem / f"{frame:04d}"), names)
-                _save_maps(folder, name, save, image, found)
-        _save_tables(folder, save, detector, results, failed)
+
+
+def plan_files(paths: Sequence[Path]) -> list[Job]:
+    """Name what is saved of each file by its path below the folder that holds them all."""
+    return plan(paths, Path(os.path.commonpath([os.path.abspath(path.parent) for path in paths])))
+
+
+def head(detector: Detector) -> dict[str, Any]:
+    """Return what `detections.json` says of the detector and the program."""
+    from ismallnet import __version__
+
+    return {
+        "ismallnet": __version__,
+        "model": detector.name,
+        "weights_sha256": detector.weights_sha256,
+        "runtime": detector.runtime,
+        "precision": detector.precision,
+        "decision": repr(detector.rule),
+    }
+
+
+class _Begin(NamedTuple):
+    """A file is opened."""
+
+    job: Job
+    length: int = 1
+    many: bool = False
+    rate: Fraction | None = None
+
+
+class _Large(NamedTuple):
+    """A file is to be looked at by rows."""
+
+    job: Job
+
+
+class _Found(NamedTuple):
+    """A frame was looked at."""
+
+    image: Image
+    detection: Detection
+
+
+class _End(NamedTuple):
+    """A file is done."""
+
+    job: Job
+
+
+def look(
+    jobs: Sequence[Job],
+    detector: Detector,
+    pictures: Pictures,
+    add: Callable[[Job, Record], None],
+    *,
+    scratch: Path,
+    end: Callable[[Job], None] | None = None,
+    range: tuple[float, float] | None = None,
+    advance: Advance | None = None,
+) -> None:
+    """Find the targets of files: one thread reads, this one detects, one writes.
+
+    Args:
+        jobs: The files, in the order of the records.
+        detector: As in `detect_files`.
+        pictures: Takes what is saved of the frames, in the writing thread.
+        add: Takes every record, in the writing thread.
+        scratch: A folder for what is no longer needed in the end.
+        end: Called in the writing thread when all of a file is written.
+        range: As in `detect_files`.
+        advance: As in `detect_files`.
+    """
+    job = Job(Path(), "")
+
+    def write(item: _Begin | _Found | FrameResult | Failure | _End) -> None:
+        nonlocal job
+        if isinstance(item, _Begin):
+            job = item.job
+            pictures.begin(job.name, many=item.many, rate=item.rate)
+        elif isinstance(item, _Found):
+            pictures.add(*item)
+            image, found = item
+            add(job, _result(job.path, image.frame, image.pixels.shape, image, found))
+        elif isinstance(item, FrameResult):
+            add(job, item)
+        elif isinstance(item, Failure):
+            pictures.miss()
+            add(job, item)
+        else:
+            pictures.end()
+            if end:
+                end(job)
+
+    done, seen, begun = 0, 0, _Begin(job)
+    by_rows = detector.tiling is not None
+    with Ahead(_read(jobs, range, by_rows=by_rows), _weight) as items, Behind(write, _weight) as writer:
+        for left, item in _countdown(items, len(jobs)):
+            if isinstance(item, _Begin):
+                begun, seen = item, 0
+            elif isinstance(item, _End):
+                done += max(begun.length, seen)
+            else:
+                seen += begun.many
+            if advance and (isinstance(item, _Begin) or (begun.many and not isinstance(item, _End))):
+                advance(done + seen, done + max(begun.length, seen) + left, begun.job.path.name)
+            if isinstance(item, _Large):
+                within = advance and functools.partial(_advance_within, advance, done, done + 1 + left)
+                for record in _look_by_rows(item.job, detector, pictures, range, scratch, within):
+                    writer.put(record)
+            else:
+                writer.put(_Found(item, detector(item)) if isinstance(item, Image) else item)
+    if advance:
+        advance(done, done, "")
+
+
+def _advance_within(advance: Advance, done: int, all: int, name: str, part: float) -> None:
+    advance(done, all, f"{name} {part:.0%}")
+
+
+def _look_by_rows(
+    job: Job,
+    detector: Detector,
+    pictures: Pictures,
+    range: tuple[float, float] | None,
+    scratch: Path,
+    advance: Callable[[str, float], None] | None,
+) -> Iterator[FrameResult | Failure]:
+    """Find the targets of a file that is read by rows; its maps are written on the way."""
+    from ismallnet.large import detect_pages
+
+    def tell(part: float) -> None:
         if advance:
-            advance(len(paths), len(paths), "")
-    return DetectReport(out, tuple(results), tuple(failed))
+            advance(job.path.name, part)
+
+    with tempfile.TemporaryDirectory(dir=scratch, prefix=".score-") as folder:
+        score = Path(folder) / "score.tif"
+        try:
+            found = detect_pages(
+                job.path,
+                detector,
+                functools.partial(pictures.places, job.name),
+                range=range,
+                scratch=score,
+                advance=tell,
+            )
+        except ImageError as error:
+            yield Failure(str(job.path), reason(error, job.path))
+            return
+    for frame, (image, answer) in enumerate(found):
+        yield _result(job.path, frame, image.shape, image, answer)
+
+
+def _countdown(
+    items: Ahead[_Begin | Image | _Large | Failure | _End], files: int
+) -> Iterator[tuple[int, _Begin | Image | _Large | Failure | _End]]:
+    """Give with every item how many files are not begun."""
+    for item in items:
+        files -= isinstance(item, _Begin)
+        yield files, item
+
+
+def _read(
+    jobs: Sequence[Job], range: tuple[float, float] | None, *, by_rows: bool
+) -> Iterator[_Begin | Image | _Large | Failure | _End]:
+    """Read the frames of all files, each between a begin and an end; what cannot be read is a failure."""
+    for job in jobs:
+        path, begun = job.path, False
+        if by_rows and is_large(path):
+            yield from (_Begin(job), _Large(job), _End(job))
+            continue
+        try:
+            stream = Stream(path, range=range)
+            yield _Begin(job, stream.count or 1, stream.count != 1 or stream.rate is not None, stream.rate)
+            begun = True
+            for item in stream:
+                yield Failure(str(path), item.reason, item.frame) if isinstance(item, Damage) else item
+        except (OSError, ImageError) as error:
+            if not begun:
+                yield _Begin(job)
+            yield Failure(str(path), reason(error, path))
+        yield _End(job)
+
+
+def _weight(item: _Begin | _Found | Image | _Large | FrameResult | Failure | _End) -> int:
+    """Return the bytes of the arrays that an item holds."""
+    if isinstance(item, Image):
+        return item.pixels.nbytes
+    if isinstance(item, _Found):
+        found = item.detection
+        maps = (found.score, found.mask, found.interior, found.boundary)
+        return item.image.pixels.nbytes + sum(0 if values is None else values.nbytes for values in maps)
+    return 0
+
+
+def added_since(sources: Sequence[str | Path], paths: Sequence[Path]) -> list[str]:
+    """Name the files that sources hold by now and did not when `paths` were listed."""
+    known = {os.path.abspath(path) for path in paths}
+    try:
+        now = find_images(sources)
+    except FileNotFoundError:  # what has vanished was a failure when it was to be read
+        return []
+    late = [path for path in now if os.path.abspath(path) not in known]
+    return [
+        f"{path} was added while the run went on and was not looked at; run again for it" for path in late
+    ]
 
 
 def find_images(sources: Sequence[str | Path]) -> list[Path]:
     """List the files that sources stand for, each once, in the order of the sources.
 
     A file stands for itself, whatever its suffix. A folder stands for the images directly inside, in the
-    order of their names: files with one of `SUFFIXES`, hidden ones left out. A glob stands for the images it
-    matches; ``**`` goes into folders.
+    order of their names: files with one of `ALL_SUFFIXES`, hidden ones left out. A glob stands for the images
+    it matches; ``**`` goes into folders.
 
     Raises:
         FileNotFoundError: A source that does not exist, or holds no image.
@@ -173,12 +362,12 @@ def find_images(sources: Sequence[str | Path]) -> list[Path]:
             files = _images_among(path.iterdir())
             if not files:
                 raise FileNotFoundError(
-                    f"no {', '.join(SUFFIXES)} file in {path}; for its folders give '{path / '**' / '*'}'"
+                    f"no {', '.join(ALL_SUFFIXES)} file in {path}; for its folders give '{path / '**' / '*'}'"
                 )
         elif glob.has_magic(str(source)):
             files = _images_among(Path(match) for match in glob.glob(str(source), recursive=True))
             if not files:
-                raise FileNotFoundError(f"{source} matches no {', '.join(SUFFIXES)} file")
+                raise FileNotFoundError(f"{source} matches no {', '.join(ALL_SUFFIXES)} file")
         else:
             raise FileNotFoundError(f"no file or folder {source}")
         found.update({os.path.abspath(file): file for file in files})
@@ -188,7 +377,9 @@ def find_images(sources: Sequence[str | Path]) -> list[Path]:
 
 
 def _images_among(paths: Iterator[Path]) -> list[Path]:
-    ours = (p for p in paths if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file())
+    ours = (
+        p for p in paths if p.suffix.lower() in ALL_SUFFIXES and not p.name.startswith(".") and p.is_file()
+    )
     return sorted(ours)
 
 
@@ -198,143 +389,9 @@ def reason(error: Exception, path: Path) -> str:
     return text.removeprefix(f"{path}: ")
 
 
-def _result(path: Path, frame: int, image: Image, found: Detection) -> FrameResult:
-    height, width = image.pixels.shape
+def _result(
+    path: Path, frame: int, shape: tuple[int, ...], image: Image | Raster, found: Detection | Found
+) -> FrameResult:
+    height, width = shape
     window = (image.dtype, image.low, image.high, image.rule, image.warning)
     return FrameResult(str(path), frame, height, width, *window, found.threshold, found.targets)
-
-
-def _unused(name: str, names: set[str]) -> str:
-    """Return the name, or the name with a number where a file has it already (case counts on no system)."""
-    number, candidate = 1, name
-    while candidate.casefold() in names:
-        number += 1
-        candidate = f"{name}_{number}"
-    names.add(candidate.casefold())
-    return candidate
-
-
-def _save_maps(folder: Path, name: str, save: Sequence[Kind], image: Image, found: Detection) -> None:
-    """Write the pictures and maps of one image."""
-    if "overlay" in save:
-        _write(folder / FILES["overlay"] / f"{name}.png", overlay(image.pixels, found.targets))
-    if "mask" in save:
-        _write(folder / FILES["mask"] / f"{name}.png", found.mask.astype(np.uint8) * 255)
-    maps: dict[Kind, NDArray[np.float32] | None] = {
-        "score": found.score,
-        "interior": found.interior,
-        "boundary": found.boundary,
-    }
-    for kind, values in maps.items():
-        if kind not in save:
-            continue
-        if values is None:
-            raise ValueError(f"this detector has no {kind} map; leave {kind} out of what is saved")
-        _write(folder / FILES[kind] / f"{name}.tif", values)
-
-
-def _write(path: Path, picture: NDArray[Any]) -> None:
-    """Encode by the suffix and write; unlike cv2.imwrite, paths of any script and an error where it fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(cv2.imencode(path.suffix, picture)[1].tobytes())
-
-
-def _save_tables(
-    folder: Path, save: Sequence[Kind], detector: Detector, results: list[FrameResult], failed: list[Failure]
-) -> None:
-    """Write what is one file for all images."""
-    if "csv" in save:
-        with (folder / FILES["csv"]).open("w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file)
-            table.writerow(COLUMNS)
-            for result in results:
-                for number, target in enumerate(result.targets, 1):
-                    cells = (f"{v:.6g}" if isinstance(v, float) else v for v in asdict(target).values())
-                    table.writerow((result.image, result.frame, number, *cells))
-    if "json" in save:
-        _write_json(folder / FILES["json"], _everything(detector, results, failed))
-    if "coco" in save:
-        _write_json(folder / FILES["coco"], _coco(results))
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _everything(detector: Detector, results: list[FrameResult], failed: list[Failure]) -> dict[str, Any]:
-    """Return the content of `detections.json`."""
-    from ismallnet import __version__
-
-    images = []
-    for result in results:
-        fields = asdict(result)
-        window = {name: fields.pop(name) for name in ("low", "high", "rule", "warning")}
-        targets = [{"id": number, **target} for number, target in enumerate(fields.pop("targets"), 1)]
-        images.append({**fields, "range": window, "targets": targets})
-    return {
-        "ismallnet": __version__,
-        "model": detector.name,
-        "weights_sha256": detector.weights_sha256,
-        "decision": repr(detector.rule),
-        "images": images,
-        "failed": [asdict(failure) for failure in failed],
-    }
-
-
-def _coco(results: list[FrameResult]) -> dict[str, Any]:
-    """Return a COCO data set whose annotations carry a score, the peak, so that they serve as results too."""
-    images = [
-        {"id": n, "file_name": r.image, "frame": r.frame, "width": r.width, "height": r.height}
-        for n, r in enumerate(results, 1)
-    ]
-    found = [(n, target) for n, result in enumerate(results, 1) for target in result.targets]
-    annotations = [
-        {
-            "id": number,
-            "image_id": image,
-            "category_id": 1,
-            "bbox": [t.x0, t.y0, t.x1 - t.x0, t.y1 - t.y0],
-            "area": t.area,
-            "iscrowd": 0,
-            "score": t.peak,
-        }
-        for number, (image, t) in enumerate(found, 1)
-    ]
-    return {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "target"}]}
-
-
-def _check_replaceable(out: Path, force: bool) -> None:
-    """Raise unless `out` is missing, empty, or (with force) an earlier run's and nothing else."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if not out.is_dir():
-        raise FileExistsError(f"{out} is a file; give a folder that does not exist yet")
-    if not force:
-        raise FileExistsError(
-            f"{out} exists and is not empty; give another, or replace it with force=True (--force)"
-        )
-    foreign = {entry.name for entry in out.iterdir()} - {_MARKER, *FILES.values()}
-    if foreign or not (out / _MARKER).is_file():
-        what = f"holds {min(foreign)}, which" if foreign else "holds files that"
-        raise FileExistsError(
-            f"{out} {what} detect did not write, so it is not replaced; give another folder"
-        )
-
-
-@contextmanager
-def _published_whole(out: Path) -> Iterator[Path]:
-    """Give a folder beside `out` to write to; it becomes `out`, or after an exception nothing."""
-    fresh, old = (out.with_name(f".{out.name}.{what}-{os.getpid()}") for what in ("unfinished", "replaced"))
-    fresh.mkdir(parents=True)
-    try:
-        (fresh / _MARKER).touch()
-        yield fresh
-        if out.exists():
-            out.rename(old)
-        fresh.rename(out)
-    except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
-        if old.exists():
-            old.rename(out)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

@@ -1,100 +1,47 @@
 """A detector is a function from an image to a score map, and the rule that decides on it.
 
 Networks and filters share it, so that inference, evaluation and benchmarks know one thing. Around the
-function a `Detector` pads what is too small for it, resizes where a protocol asks for it, applies the
-threshold and measures the targets.
+function a `Detector` pads what is too small for it, cuts what is too large into tiles (`ismallnet.tiles`),
+resizes where a protocol asks for it, applies the threshold and measures the targets.
 """
 
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
-import cv2
 import numpy as np
-from scipy.special import expit
+from scipy.special import expit, logit
 
+from ismallnet.maps import Function, Maps, framed, joined, one_by_one, resize
 from ismallnet.media import Image
+from ismallnet.rules import Fixed, Rule, Statistical
+from ismallnet.runtimes import eager, placed
 from ismallnet.targets import find
+from ismallnet.tiles import Tiling, batches, walk
 from ismallnet.types import Detection
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from torch import nn
+
+    from ismallnet.runtimes import Artefact, Run, RuntimeName
 
 WEIGHTS = Path(__file__).parent / "weights"
 """The bundled weights, a model folder each."""
+BATCH_PX = {"cpu": 2**18, "accelerator": 2**22}
+"""Pixels that a network is given at once, in tiles or images of one size: one tile on a CPU, 16 elsewhere."""
 CALIBRATION = "calibration.json"
 """The file in a folder that ``ismallnet calibrate`` writes."""
+_LEAST = np.float32(1e-7)
 
 
 class NoWeightsError(LookupError):
     """A model that was never trained: it would answer at random."""
-
-
-class Maps(NamedTuple):
-    """What a detector's function returns where it has more than a response: (H, W) maps, all of one kind."""
-
-    target: NDArray[np.float32]
-    interior: NDArray[np.float32] | None = None
-    boundary: NDArray[np.float32] | None = None
-
-
-class Rule(Protocol):
-    """Decides which pixels of a score map are target."""
-
-    def threshold(self, score: NDArray[np.float32]) -> float:
-        """Return the score above which a pixel of this map is target."""
-
-    def apply(self, score: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Return the mask of the pixels above the threshold, strictly."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fixed:
-    """One threshold for every image: the rule of networks, whose score is a probability."""
-
-    value: float = 0.5
-
-    def threshold(self, score: NDArray[np.float32]) -> float:  # noqa: ARG002
-        """Return the value, whatever the score."""
-        return self.value
-
-    def apply(self, score: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Return score > value, (H, W)."""
-        return score > self.value
-
-
-@dataclass(frozen=True, slots=True)
-class Statistical:
-    """Mean + k standard deviations of the image's own score: the rule of filters, whose score has no scale.
-
-    The standard deviation is that of a sample (divisor N - 1), over the map. A constant map has no target.
-    """
-
-    k: float
-
-    def threshold(self, score: NDArray[np.float32]) -> float:
-        """Return mean + k · std of the score; the constant itself for a constant score."""
-        mean, deviation = mean_and_deviation(score)
-        return mean + self.k * deviation
-
-    def apply(self, score: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Return score > mean + k · std, (H, W)."""
-        return score > self.threshold(score)
-
-
-def mean_and_deviation(score: NDArray[np.float32]) -> tuple[float, float]:
-    """Return mean and standard deviation (divisor N - 1) of a score; of a constant one exactly it and 0."""
-    if score.max() == score.min():  # rounding may put the mean beside the constant
-        return float(score.max()), 0.0
-    return float(score.mean(dtype=np.float64)), float(score.std(dtype=np.float64, ddof=1))
 
 
 class Detector:
@@ -107,27 +54,37 @@ class Detector:
         logits: The function returns logits: a sigmoid makes them scores, after any resizing.
         minimum: Least height and width that the function takes. Smaller images are mirrored at their edges,
             as often as it takes, and the maps cropped back.
+        batch_px: Where not 0, the function takes stacks, (B, H, W), too, and answers with maps of that shape;
+            it is given this many pixels at once, or one image.
 
     Attributes:
         name: As given.
         rule: As given; may be replaced.
+        tiling: How images are cut into tiles, and from which size on; None: never. May be replaced.
         weights_sha256: Of the file of weights that `load` read; None for any other detector.
         folder: The model folder that `load` read; None for any other detector.
+        runtime: What runs a network: `torch`, `onnxruntime` or `openvino`; None for any other function.
+        precision: In which arithmetic: `fp32`, `bf16`, `fp16` or `int8`; None likewise.
     """
 
     def __init__(
         self,
-        function: Callable[[NDArray[np.float32]], NDArray[np.float32] | Maps],
+        function: Function,
         *,
         name: str,
         rule: Rule,
         logits: bool = False,
         minimum: int = 1,
+        batch_px: int = 0,
     ) -> None:
         self.name, self.rule = name, rule
+        self.tiling: Tiling | None = Tiling()
         self.weights_sha256: str | None = None
         self.folder: Path | None = None
-        self._function, self._logits, self._minimum = function, logits, minimum
+        self.runtime: RuntimeName | None = None
+        self.precision: str | None = None
+        self._respond = framed(function if batch_px else one_by_one(function), name=name, minimum=minimum)
+        self._logits, self._batch_px = logits, batch_px
 
     def __repr__(self) -> str:
         return f"Detector({self.name!r}, rule={self.rule})"
@@ -155,9 +112,40 @@ class Detector:
         Raises:
             ValueError: A device that torch does not know, or that is not here.
         """
-        function = _network_function(model, device, precision)
+        device = placed(model, device)
+        function = eager(model, device, bf16=precision == "bf16")
         minimum = int(getattr(model, "minimum", 1))
-        return cls(function, name=name, rule=rule or Fixed(), logits=True, minimum=minimum)
+        batch_px = BATCH_PX["cpu" if device == "cpu" else "accelerator"]
+        rule = rule or Fixed()
+        detector = cls(function, name=name, rule=rule, logits=True, minimum=minimum, batch_px=batch_px)
+        detector.runtime, detector.precision = "torch", "bf16" if precision == "bf16" else "fp32"
+        return detector
+
+    @classmethod
+    def from_artefact(
+        cls, artefact: Artefact, runtime: RuntimeName, run: Run, *, name: str, bf16: bool = False
+    ) -> Detector:
+        """Make a detector of an exported network, opened by `ismallnet.runtimes.open_artefact`.
+
+        Its scores become logits again, so that they are resized as those of networks are.
+        0 and 1 become 1e-7 and 1 - 1e-7.
+        """
+
+        def function(stack: NDArray[np.float32]) -> NDArray[np.float32]:
+            score = run(artefact.encode(stack)[:, None])[:, 0]
+            return logit(score.clip(_LEAST, 1 - _LEAST))
+
+        detector = cls(
+            function,
+            name=name,
+            rule=Fixed(artefact.threshold),
+            logits=True,
+            minimum=artefact.minimum,
+            batch_px=BATCH_PX["cpu"],
+        )
+        detector.runtime, detector.precision = runtime, "bf16" if bf16 else artefact.precision
+        detector.weights_sha256 = artefact.weights_sha256
+        return detector
 
     @classmethod
     def from_filter(cls, name: str, *, rule: Rule | None = None, **parameters: Any) -> Detector:
@@ -189,9 +177,43 @@ class Detector:
         Raises:
             ValueError: Another shape, another type, or values outside [0, 1].
         """
-        score, interior, boundary = self._maps(image, None)
-        mask = self.rule.apply(score)
-        return Detection(score, mask, find(mask, score), self.rule.threshold(score), interior, boundary)
+        return self._decide(self._maps(image, None))
+
+    def many(self, images: Iterable[Image | NDArray[np.float32]]) -> Iterator[Detection]:
+        """Find the targets of images, as one by one; consecutive ones of one size go through together.
+
+        Raises:
+            ValueError: As for one image.
+        """
+        checked = (_checked(image.pixels if isinstance(image, Image) else image) for image in images)
+        for stack in batches(checked, max(self._batch_px, 1)):
+            if self._is_cut(stack[0].shape):
+                yield from map(self, stack)
+            else:
+                yield from map(self._decide, self._finished(stack).apart())
+
+    def bands(
+        self, read: Callable[[int, int], NDArray[np.float32]], shape: tuple[int, int]
+    ) -> Iterator[Maps]:
+        """Map an image that is read by rows to its maps in bands of rows, from top to bottom.
+
+        Args:
+            read: From y0 and y1 to the rows y0 to y1 of the image, (y1 - y0, W) float32 in [0, 1].
+            shape: (H, W) of the image, which is cut as `tiling` says, or as by default where that is None.
+
+        Yields:
+            Scores, (h, W), of some rows each: as many as a tile is high at most.
+        """
+        kinds: list[str] = []
+        tiling = self.tiling or Tiling()
+
+        def function(tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+            maps = {k: v for k, v in self._finished(tiles)._asdict().items() if v is not None}
+            kinds[:] = maps
+            return np.stack(list(maps.values()), axis=1)
+
+        for band in walk(read, function, shape, tiling, batch_px=max(self._batch_px, 1)):
+            yield Maps(**dict(zip(kinds, band, strict=True)))
 
     def score(
         self, image: Image | NDArray[np.float32], *, input_size: tuple[int, int] | None = None
@@ -209,27 +231,30 @@ class Detector:
         """
         return self._maps(image, input_size).target
 
+    def _decide(self, maps: Maps) -> Detection:
+        score, interior, boundary = maps
+        mask = self.rule.apply(score)
+        return Detection(score, mask, find(mask, score), self.rule.threshold(score), interior, boundary)
+
     def _maps(self, image: Image | NDArray[np.float32], input_size: tuple[int, int] | None) -> Maps:
+        """Return the maps of an image, in one piece or in tiles."""
         pixels = _checked(image.pixels if isinstance(image, Image) else image)
-        height, width = pixels.shape
-        inner = pixels if input_size is None else _resize(pixels, input_size)
-        padding = [_padding(length, self._minimum) for length in inner.shape]
-        answer = self._function(np.pad(inner, padding, "reflect") if np.any(padding) else inner)
-        crop = tuple(slice(a, a + length) for (a, _), length in zip(padding, inner.shape, strict=True))
+        if input_size is not None:
+            responses = self._respond(resize(pixels, input_size)[None])
+            return responses.each(lambda x: self._score(resize(x[0], pixels.shape)))
+        if not self._is_cut(pixels.shape):
+            return self._finished(pixels[None]).each(lambda x: x[0])
+        return joined(self.bands(lambda y0, y1: pixels[y0:y1], pixels.shape), np.concatenate)
 
-        def finish(response: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
-            if response is None:
-                return None
-            response = np.asarray(response, np.float32)[crop]
-            if response.shape != inner.shape:
-                raise ValueError(f"{self.name} answered {inner.shape} pixels with a map of {response.shape}")
-            response = response if input_size is None else _resize(response, (height, width))
-            return expit(response) if self._logits else response
+    def _finished(self, stack: NDArray[np.float32]) -> Maps:
+        """Return the scores of images of one size, (B, H, W) all."""
+        return self._respond(stack).each(self._score)
 
-        maps = answer if isinstance(answer, Maps) else Maps(answer)
-        target = finish(maps.target)
-        assert target is not None
-        return Maps(target, finish(maps.interior), finish(maps.boundary))
+    def _score(self, response: NDArray[np.float32]) -> NDArray[np.float32]:
+        return expit(response) if self._logits else response
+
+    def _is_cut(self, shape: tuple[int, ...]) -> bool:
+        return self.tiling is not None and math.prod(shape) > self.tiling.above
 
 
 def list_detectors() -> list[str]:
@@ -246,20 +271,29 @@ def load(
     threshold: float | None = None,
     k: float | None = None,
     calibration: str | Path | None = None,
+    runtime: RuntimeName | Literal["auto"] | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    images: int = 1,
 ) -> Detector:
-    """Load a detector: a classical filter, or a trained network.
+    """Load a detector: a classical filter, a trained network, or an exported one.
 
     Args:
         name_or_folder: A name of `list_detectors()`; or a model folder (`config.json` and
             `model.safetensors`, as on the Hugging Face hub); or a run's folder, of which the weights that
-            were best on validation are taken, else the last. A name goes before a folder of that name
-            (`./ismallnet-s` is the folder).
+            were best on validation are taken, else the last; or what ``ismallnet export`` wrote, its folder
+            or the graph in it. A name goes before a folder of that name (`./ismallnet-s` is the folder).
         device: Of a network, as torch names it, or `auto`: an accelerator if there is one, else the CPU.
             Filters run on the CPU.
         threshold: Of a network: the score above which a pixel is target; 0.5 where None.
         k: Of a filter: a pixel is target above mean + k standard deviations of the image's own response; the
             bundled k, which was chosen on train lists, where None.
         calibration: File or folder that ``ismallnet calibrate`` wrote for this detector: its threshold or k.
+        runtime: What runs a network. None: PyTorch runs weights, and what is fastest an exported network.
+            `onnxruntime`, `openvino`: a graph of the weights, on the CPU, made once and kept
+            (`ismallnet.export.cache`); it has no interior and boundary maps. `auto`: what is soonest done of
+            PyTorch and the runtimes that gave its scores on this machine.
+        precision: `bf16` is faster where the processor has it; by torch and openvino only.
+        images: How many are to be scored, as far as is known; for `auto`.
 
     Raises:
         NoWeightsError: The model is known but has no weights here; the text has the command that trains it.
@@ -286,31 +320,54 @@ def load(
             )
         if k is not None and not math.isfinite(k):
             raise ValueError(f"k is a finite number of standard deviations, such as 8; got {k}")
+        if runtime not in (None, "auto") or precision != "fp32":
+            raise ValueError(f"{name} is a filter; runtime and precision are for networks, leave them out")
         detector = Detector.from_filter(name, rule=None if k is None else Statistical(k))
     elif k is not None:
         raise ValueError(
             f"k is for the filters ({', '.join(filters)}); {name} is none: give a threshold (--threshold)"
         )
     else:
-        detector = _load_network(name_or_folder, device, threshold)
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise ValueError(f"threshold {threshold} is outside [0, 1], the range of a network's score")
+        detector = _load_network(name_or_folder, device, runtime, precision == "bf16", images)
+        if threshold is not None:
+            detector.rule = Fixed(threshold)
     if calibration is not None:
         detector.rule = _calibrated_rule(Path(calibration), detector)
     return detector
 
 
-def _load_network(name_or_folder: str | Path, device: str, threshold: float | None) -> Detector:
+def _load_network(
+    name_or_folder: str | Path, device: str, runtime: str | None, bf16: bool, images: int
+) -> Detector:
     from ismallnet.checkpoint import WEIGHTS as WEIGHTS_FILE
-    from ismallnet.checkpoint import load_model
+    from ismallnet.checkpoint import file_sha256, load_model
+    from ismallnet.runtimes import is_artefact, name_of, open_artefact
 
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise ValueError(f"threshold {threshold} is outside [0, 1], the range of a network's score")
+    path, on_cpu = Path(name_or_folder), device in ("auto", "cpu")
+    chosen = name_of(runtime)
+    exported = is_artefact(path)
+    if not on_cpu and (exported or chosen not in (None, "torch")):
+        raise ValueError(f"graphs run on the CPU here; got device {device!r}: leave it out, or choose torch")
+    if exported:
+        artefact, used, run = open_artefact(path, runtime=chosen, bf16=bf16, images=images)
+        return Detector.from_artefact(artefact, used, run, name=f"{artefact.model} ({path})", bf16=bf16)
     folder = find_weights(name_or_folder)
+    place = "" if folder.parent == WEIGHTS else f" ({folder})"
+    if runtime not in (None, "torch") and on_cpu:
+        from ismallnet.export.cache import graph_of
+
+        if graph := graph_of(folder, runtime=chosen, bf16=bf16, images=images):
+            artefact, used, run = open_artefact(graph[0], runtime=graph[1], bf16=bf16)
+            detector = Detector.from_artefact(artefact, used, run, name=f"{artefact.model}{place}", bf16=bf16)
+            detector.folder = folder
+            return detector
     model, saved = load_model(folder)
-    name = saved.name if folder.parent == WEIGHTS else f"{saved.name} ({folder})"
-    rule = Fixed() if threshold is None else Fixed(threshold)
-    detector = Detector.from_model(model, name=name, rule=rule, device=device)
-    detector.folder = folder
-    detector.weights_sha256 = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
+    detector = Detector.from_model(
+        model, name=f"{saved.name}{place}", device=device, precision="bf16" if bf16 else "float32"
+    )
+    detector.folder, detector.weights_sha256 = folder, file_sha256(folder / WEIGHTS_FILE)
     return detector
 
 
@@ -337,13 +394,15 @@ def _calibrated_rule(path: Path, detector: Detector) -> Rule:
 
 def find_weights(name_or_folder: str | Path) -> Path:
     """Return the model folder that a name or a folder stands for; see `load` for both and the errors."""
+    if (WEIGHTS / name_or_folder / "config.json").is_file() and Path(name_or_folder).name == str(
+        name_or_folder
+    ):
+        return WEIGHTS / name_or_folder  # known without the networks, whose import is PyTorch's
     from ismallnet.filters import list_filters
     from ismallnet.models import find_model, list_models
 
     name = str(name_or_folder)
     if name in list_models():
-        if (WEIGHTS / name / "config.json").is_file():
-            return WEIGHTS / name
         raise NoWeightsError(
             f"{name} has no trained weights here, and random ones are not run; train it and load its folder: "
             f"ismallnet train {find_model(name).recipe} --model.name {name} --out runs/{name}"
@@ -362,37 +421,6 @@ def find_weights(name_or_folder: str | Path) -> Path:
     raise FileNotFoundError(f"{name} is neither a folder nor a model; {hint}choose from {', '.join(known)}")
 
 
-def _network_function(
-    model: nn.Module, device: str, precision: Literal["float32", "bf16"]
-) -> Callable[[NDArray[np.float32]], Maps]:
-    """Wrap a network as a function from one image to its logits."""
-    import torch
-
-    if device == "auto":
-        accelerator = torch.accelerator.current_accelerator(check_available=True)
-        device = "cpu" if accelerator is None else accelerator.type
-    try:
-        model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stubs lack it
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        why = str(error).splitlines()[0]
-        raise ValueError(f"cannot run on device {device!r} ({why}); choose auto or cpu") from error
-
-    def plain(logits: Tensor) -> NDArray[np.float32]:
-        return np.asarray(logits[0, 0].float().cpu().numpy(), np.float32)
-
-    @torch.inference_mode()
-    def function(pixels: NDArray[np.float32]) -> Maps:
-        if model.training:
-            model.eval()
-        image = torch.from_numpy(np.ascontiguousarray(pixels))[None, None].to(device)
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"):
-            logits = model(image.contiguous(memory_format=torch.channels_last))
-        interior, boundary = (None if x is None else plain(x) for x in (logits.interior, logits.boundary))
-        return Maps(plain(logits.target), interior, boundary)
-
-    return function
-
-
 def _checked(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the pixels as float32 if they are a grey image in [0, 1]."""
     pixels = np.asarray(pixels)
@@ -402,14 +430,3 @@ def _checked(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     if not (pixels.min() >= 0 and pixels.max() <= 1):  # NaN fails too
         raise ValueError(f"an image is in [0, 1]; got {pixels.min()} to {pixels.max()}; {advice}")
     return pixels.astype(np.float32, copy=False)
-
-
-def _padding(length: int, minimum: int) -> tuple[int, int]:
-    """Return how much to add before and after, evenly."""
-    missing = max(minimum - length, 0)
-    return missing // 2, missing - missing // 2
-
-
-def _resize(array: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Resize (H, W) to (height, width) bilinearly: `align_corners=False` of torch, no antialiasing."""
-    return np.asarray(cv2.resize(array, size[::-1], interpolation=cv2.INTER_LINEAR), np.float32)

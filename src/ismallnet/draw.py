@@ -50,7 +50,12 @@ def stretch(image: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def overlay(
-    image: NDArray[Any], targets: Sequence[Target], *, kinds: Sequence[Kind] | None = None, text: bool = True
+    image: NDArray[Any],
+    targets: Sequence[Target],
+    *,
+    kinds: Sequence[Kind] | None = None,
+    text: bool = True,
+    as_is: bool = False,
 ) -> Picture:
     """Draw targets as boxes on an image.
 
@@ -63,6 +68,7 @@ def overlay(
         targets: In image coordinates.
         kinds: For the colour of each target; `detected` for all where None.
         text: Write each target's number (from 1) and its peak score beside its box.
+        as_is: Keep size and grey levels, of an image in [0, 1]: frames of a video would flicker.
 
     Returns:
         (factor · H, factor · W, 3), factor ≥ 1.
@@ -73,8 +79,9 @@ def overlay(
     kinds = ["detected"] * len(targets) if kinds is None else kinds
     if len(kinds) != len(targets):
         raise ValueError(f"got {len(kinds)} kinds for {len(targets)} targets; give one a target")
-    factor = -(-SIDE // max(image.shape))
-    grey = np.repeat(np.repeat(stretch(image), factor, 0), factor, 1)
+    factor = 1 if as_is else -(-SIDE // max(image.shape))
+    levels = np.round(255 * np.clip(image, 0, 1)).astype(np.uint8) if as_is else stretch(image)
+    grey = np.repeat(np.repeat(levels, factor, 0), factor, 1)
     picture = np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR), np.uint8)
     boxes = [
         _box(picture, target, factor, COLOURS[kind]) for target, kind in zip(targets, kinds, strict=True)

@@ -12,9 +12,7 @@ import io
 import os
 import platform
 import subprocess
-import tempfile
 import time
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,10 +22,10 @@ import cv2
 import numpy as np
 
 from ismallnet import metrics
-from ismallnet.checkpoint import check_out
-from ismallnet.detector import Fixed, Rule, Statistical, mean_and_deviation
+from ismallnet.checkpoint import written_whole
 from ismallnet.metrics.plot import save_curves
 from ismallnet.metrics.report import PER_IMAGE, Report
+from ismallnet.rules import Fixed, Rule, Statistical, mean_and_deviation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -156,10 +154,12 @@ def evaluate(
         bootstrap=bootstrap,
         seed=seed,
         curves=sweep.curves() if sweep is not None else None,
-        notes=_departures(detector.rule, scoring, dataset.split),
+        notes=(*_departures(detector.rule, scoring, dataset.split), *_other_runtime(detector)),
         provenance={
             **provenance(),
             "weights_sha256": getattr(detector, "weights_sha256", None),
+            "runtime": getattr(detector, "runtime", None),
+            "precision": getattr(detector, "precision", None),
             "score_s": round(score_s, 3),
             "count_s": round(count_s, 3),
         },
@@ -261,6 +261,14 @@ def _departures(rule: Rule, protocol: metrics.Protocol, split: str) -> tuple[str
     return tuple(notes)
 
 
+def _other_runtime(detector: Scorer) -> tuple[str, ...]:
+    """Say so where a network was not run as published numbers are: by PyTorch in float32."""
+    runtime, precision = (getattr(detector, name, None) for name in ("runtime", "precision"))
+    if (runtime, precision) in ((None, None), ("torch", "fp32")):
+        return ()
+    return (f"scored by {runtime} in {precision}, not by torch in fp32",)
+
+
 def provenance() -> dict[str, object]:
     """Date, commit of this package's checkout, hardware and versions of what a number depends on."""
     return {
@@ -268,12 +276,13 @@ def provenance() -> dict[str, object]:
         "commit": _commit(),
         "hardware": _hardware(),
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in ("ismallnet", "torch", "numpy", "scipy")}
+        "versions": {name: package_version(name) for name in ("ismallnet", "torch", "numpy", "scipy")}
         | {"opencv": cv2.__version__},
     }
 
 
-def _version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
+    """Return the version of a package that is installed; None where it is not."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -342,30 +351,6 @@ def write_report(report: Report, out: str | Path, *, force: bool = False) -> lis
     if missing is not None:
         raise ImportError(f"{missing}; the rest of the report is in {out}") from missing
     return [Path(out) / name for name in names]
-
-
-@contextmanager
-def written_whole(out: Path, *, force: bool) -> Iterator[Path]:
-    """Give a folder to write into; its files appear in ``out`` at the end, or none after an exception.
-
-    Args:
-        out: made where absent.
-        force: move the files into an existing folder; other files in it are left alone.
-
-    Raises:
-        FileExistsError: the folder holds something and ``force`` is not set.
-    """
-    check_out(out, force=force)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
-        made = Path(scratch) / out.name
-        made.mkdir()
-        yield made
-        if out.exists():
-            for path in sorted(made.iterdir()):
-                path.replace(out / path.name)
-        else:
-            made.rename(out)
 
 
 def log_test_evaluation(report: Report, results_dir: str | Path, *, purpose: str) -> Path:

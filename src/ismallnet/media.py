@@ -1,10 +1,10 @@
 """Image files to float32 grey in [0, 1]: every bit depth kept, the intensity range never guessed in silence.
 
-`read_pages` decodes a file at its own bit depth; `read_image`, `frames` and `normalise` then map low to 0
-and high to 1, linearly and clipped, and say by which rule the two were taken:
+`read_pages` decodes a file at its own bit depth; `read_image` and `normalise`, and `ismallnet.streams` frame
+by frame, then map low to 0 and high to 1, linearly and clipped, and say by which rule the two were taken:
 
 * ``8-bit``: 0 and 255;
-* ``percentile``, for 16-bit and float: the 0.1 and 99.9 percentiles of all pages together, with two guards. A
+* ``percentile``, for 16-bit and float: the 0.1 and 99.9 percentiles of all frames together; two guards. A
   range narrower than ``NARROW`` times the noise is widened about its middle to that width, so that the noise
   of a flat frame is not stretched to full contrast. And as small targets lie above the 99.9 percentile, high
   moves up to the brightest pixel, by one width at most: clipped at the percentile itself, a tenth of the
@@ -17,14 +17,15 @@ pixels bit for bit.
 
 from __future__ import annotations
 
+import io
 import math
 import struct
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -71,6 +72,8 @@ class Image:
     path: Path | None = None
     warning: str = ""
     """What is doubtful about the range; empty where nothing is."""
+    frame: int = 0
+    """Page of the stack or frame of the video, from 0."""
 
 
 class Window(NamedTuple):
@@ -80,6 +83,18 @@ class Window(NamedTuple):
     high: float
     rule: Rule
     warning: str
+
+    def image(self, page: Pixels, path: Path | None = None, frame: int = 0) -> Image:
+        """Map finite pixels to [0, 1]."""
+        return Image(scale(page, self.low, self.high), *self[:3], str(page.dtype), path, self.warning, frame)
+
+
+class Levels(NamedTuple):
+    """The order statistics of grey levels that `choose_window` looks at: the quantiles, and the largest."""
+
+    darkest: float
+    brightest: float
+    top: float
 
 
 def grey(array: Pixels) -> Pixels:
@@ -118,15 +133,19 @@ def read_pages(path: str | Path) -> tuple[Pixels, ...]:
         OSError: The file cannot be opened.
         ImageError: It is empty, truncated, or no image.
     """
-    data = Path(path).read_bytes()
+    return decode(Path(path).read_bytes(), path)
+
+
+def decode(data: bytes, path: str | Path) -> tuple[Pixels, ...]:
+    """Decode the bytes of a file as `read_pages` does; the path is for the errors."""
     if not data:
         raise ImageError(f"{path}: the file is empty (0 bytes)")
-    tiff = data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+    tiff = is_tiff(data)
     if _has_no_end(data):
         raise ImageError(f"{path}: truncated, its end marker is missing; copy the file again")
     buffer = np.frombuffer(data, np.uint8)
     arrays: Sequence[Pixels | None]
-    with _silent_opencv():
+    with silent_opencv():
         try:
             if tiff:
                 _, arrays = cv2.imdecodemulti(buffer, cv2.IMREAD_UNCHANGED)
@@ -135,7 +154,7 @@ def read_pages(path: str | Path) -> tuple[Pixels, ...]:
         except cv2.error as error:
             raise ImageError(f"{path}: cannot be decoded: {error.err}") from error
     decoded = [np.asarray(array) for array in arrays if array is not None]
-    expected = _count_tiff_pages(data) if tiff else 1
+    expected = len(tiff_directories(io.BytesIO(data))) if tiff else 1
     if len(decoded) < expected or not decoded:
         what = f"{expected - len(decoded)} of {expected} pages cannot" if tiff and decoded else "cannot"
         raise ImageError(f"{path}: {what} be decoded: truncated, damaged, or not PNG, JPEG, BMP or TIFF")
@@ -163,28 +182,7 @@ def read_image(path: str | Path, *, range: tuple[float, float] | None = None) ->
     pages = read_pages(path)
     if len(pages) > 1:
         raise ImageError(f"{path} has {len(pages)} pages; read them with ismallnet.frames(path)")
-    return next(_images(pages, range, Path(path)))
-
-
-def frames(path: str | Path, *, range: tuple[float, float] | None = None) -> Iterator[Image]:
-    """Read the pages of a file one by one, with one intensity range for all.
-
-    Args:
-        path: As in `read_image`.
-        range: As in `read_image`.
-
-    Yields:
-        At least one image; only one page is held as float32 at a time.
-
-    Raises:
-        OSError: The file cannot be opened.
-        ImageError: It is empty, truncated or no image.
-        ValueError: The range is not two finite numbers, the lower first.
-
-    Warns:
-        RangeWarning: Once, if the range is narrow.
-    """
-    return _images(read_pages(path), range, Path(path))
+    return _image(pages[0], range, Path(path))
 
 
 def normalise(array: Pixels, *, range: tuple[float, float] | None = None) -> Image:
@@ -203,34 +201,24 @@ def normalise(array: Pixels, *, range: tuple[float, float] | None = None) -> Ima
     Warns:
         RangeWarning: The range is narrow.
     """
-    return next(_images((grey(np.asarray(array)),), range, None))
+    return _image(grey(np.asarray(array)), range, None)
 
 
-def _images(pages: Sequence[Pixels], given: tuple[float, float] | None, path: Path | None) -> Iterator[Image]:
-    """Find one window for all pages, then normalise each when it is asked for."""
+def _image(page: Pixels, given: tuple[float, float] | None, path: Path | None) -> Image:
+    """Normalise one page by a window of its own."""
     try:
-        pages = [_finite(page) for page in pages]
+        page = finite(page)
     except ImageError as error:
         raise ImageError(f"{path}: {error}" if path else str(error)) from None
-    window = _window(pages, given)
+    order = quantile_ranks(page.size)
+    levels = Levels(*np.partition(page, order, None)[list(order)].astype(np.float64).tolist())
+    window = choose_window(levels, page.dtype, given, lambda: noise([laplacian(page, levels)]))
     if window.warning:
         warnings.warn(f"{path}: {window.warning}" if path else window.warning, RangeWarning, stacklevel=3)
-    low, high = window.low, window.high
-    return (
-        Image(
-            np.clip((page.astype(np.float64) - low) / (high - low), 0, 1).astype(np.float32),
-            low,
-            high,
-            window.rule,
-            str(page.dtype),
-            path,
-            window.warning,
-        )
-        for page in pages
-    )
+    return window.image(page, path)
 
 
-def _finite(page: Pixels) -> Pixels:
+def finite(page: Pixels) -> Pixels:
     """Give pixels that are NaN or infinite the median of the others."""
     if page.size == 0:
         raise ImageError(f"an image without pixels: shape {page.shape}")
@@ -240,13 +228,36 @@ def _finite(page: Pixels) -> Pixels:
     return np.where(bad, np.median(page[~bad]), page).astype(page.dtype) if bad.any() else page
 
 
-def _window(pages: Sequence[Pixels], given: tuple[float, float] | None) -> Window:
-    """Choose the intensity range of finite pages."""
-    values = np.concatenate([page.ravel() for page in pages])
-    last = values.size - 1
-    order = (math.floor(LOW * last), math.ceil(HIGH * last), last)
-    darkest, brightest, top = np.partition(values, order)[list(order)].astype(np.float64).tolist()
-    if given is not None or values.dtype == np.uint8:
+def scale(page: Pixels, low: float, high: float) -> NDArray[np.float32]:
+    """Map low to 0 and high to 1, linearly and clipped."""
+    return np.clip((page.astype(np.float64) - low) / (high - low), 0, 1).astype(np.float32)
+
+
+def quantile_ranks(size: int) -> tuple[int, int, int]:
+    """Return the places of `Levels` among so many sorted pixels."""
+    last = size - 1
+    return math.floor(LOW * last), math.ceil(HIGH * last), last
+
+
+def choose_window(
+    levels: Levels,
+    dtype: np.dtype[Any],
+    given: tuple[float, float] | None,
+    noise: Callable[[], float],
+) -> Window:
+    """Choose the intensity range by the rules of the module's text.
+
+    Args:
+        levels: Of all pages together.
+        dtype: The type that holds the pixels of all pages.
+        given: The caller's range, if any.
+        noise: Standard deviation of the noise; asked only where a rule needs it.
+
+    Raises:
+        ValueError: The range given is not two finite numbers, the lower first.
+    """
+    darkest, brightest, top = levels
+    if given is not None or dtype == np.uint8:
         low, high = (0.0, 255.0) if given is None else (float(given[0]), float(given[1]))
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise ValueError(f"range must be two finite numbers, the lower first; got {low:g} and {high:g}")
@@ -254,8 +265,7 @@ def _window(pages: Sequence[Pixels], given: tuple[float, float] | None) -> Windo
         unused = min(brightest, high) - max(darkest, low) < (high - low) / UNUSED
         warning = f"{span}: faint targets may be lost; give a narrower range" if unused else ""
         return Window(low, high, "8-bit" if given is None else "given", warning)
-    least = NARROW * _noise([np.clip(page, darkest, brightest) for page in pages])  # no dead pixels
-    width = max(brightest - darkest, least) or 1.0
+    width = max(brightest - darkest, NARROW * noise()) or 1.0
     low, high, warning = darkest, brightest, ""
     if width > high - low:
         low, high = (low + high - width) / 2, (low + high + width) / 2
@@ -266,18 +276,27 @@ def _window(pages: Sequence[Pixels], given: tuple[float, float] | None) -> Windo
     return Window(low, max(high, min(top, high + width)), "percentile", warning)
 
 
-def _noise(pages: Sequence[Pixels]) -> float:
-    """Estimate the standard deviation of white noise over pages of at least 3 x 3 pixels (Immerkaer 1996).
+def noise(responses: Iterable[tuple[float, int]]) -> float:
+    """Estimate the standard deviation of white noise from all that `laplacian` returns (Immerkaer 1996).
 
     The mean of the absolute response to the difference of two Laplacians, blind to constant and linear
     background; fine texture counts as noise.
     """
-    kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float64)
     total, count = 0.0, 0
-    for page in pages:
-        response = np.abs(cv2.filter2D(page.astype(np.float64), -1, kernel)[1:-1, 1:-1])
-        total, count = total + float(response.sum()), count + response.size
+    for response, pixels in responses:
+        total, count = total + response, count + pixels
     return math.sqrt(math.pi / 2) / 6 * total / count if count else 0.0
+
+
+def laplacian(page: Pixels, levels: Levels) -> tuple[float, int]:
+    """Return the sum of the absolute responses inside a page of at least 3 x 3 pixels, and their number.
+
+    Pixels beyond the darkest and brightest, dead ones perhaps, are clipped to them.
+    """
+    kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float64)
+    clipped = np.clip(page, levels.darkest, levels.brightest).astype(np.float64)
+    response = np.abs(cv2.filter2D(clipped, -1, kernel)[1:-1, 1:-1])
+    return float(response.sum()), response.size
 
 
 def _has_no_end(data: bytes) -> bool:
@@ -288,27 +307,36 @@ def _has_no_end(data: bytes) -> bool:
     return data.startswith(b"\xff\xd8") and b"\xff\xd9" not in data[max(scan, 0) :]
 
 
-def _count_tiff_pages(data: bytes) -> int:
-    """Follow the chain of directories: how many pages a TIFF announces, the one beyond the end included.
+def is_tiff(data: bytes) -> bool:
+    """Whether a file that starts so is a TIFF, or a BigTIFF."""
+    return data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def tiff_directories(file: BinaryIO) -> list[int]:
+    """Follow the chain of a TIFF's directories: where each page's is, one beyond the end included.
 
     OpenCV leaves out, without a word, the pages whose directory a truncation has cut off.
     """
-    order = "<" if data[:2] == b"II" else ">"
-    big = struct.unpack_from(order + "H", data, 2)[0] == 43
+    head, size = file.read(4), file.seek(0, io.SEEK_END)
+    big = b"+" in head
     number, entry, offset = ("Q", 20, "Q") if big else ("H", 12, "I")
-    position, seen = 8 if big else 4, set[int]()
-    try:
-        while (start := struct.unpack_from(order + offset, data, position)[0]) and start not in seen:
-            seen.add(start)
-            entries = struct.unpack_from(order + number, data, start)[0]
-            position = start + struct.calcsize(number) + entries * entry
-    except struct.error:
-        pass
-    return len(seen)
+
+    def unpack(kind: str, position: int) -> int:
+        if position + struct.calcsize(kind) > size:
+            return size  # cut off: nothing can be there
+        file.seek(position)
+        layout = ("<" if head[:2] == b"II" else ">") + kind
+        return int(struct.unpack(layout, file.read(struct.calcsize(layout)))[0])
+
+    position, found = 8 if big else 4, dict[int, None]()
+    while (start := unpack(offset, position)) and start not in found:
+        found[start] = None
+        position = start + struct.calcsize(number) + unpack(number, start) * entry
+    return list(found)
 
 
 @contextmanager
-def _silent_opencv() -> Iterator[None]:
+def silent_opencv() -> Iterator[None]:
     """Keep OpenCV from writing to stderr: what matters is raised."""
     log = getattr(cv2.utils, "logging", cv2)  # it moved in OpenCV 5
     level = log.getLogLevel()

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from ismallnet.data.synthetic import scene
 from ismallnet.detect import detect_files
-from ismallnet.detector import Detector, Statistical, list_detectors, load
+from ismallnet.detector import Detector, list_detectors, load
 from ismallnet.filters import CALIBRATION, FILTERS, bundled_k, create_filter, list_filters
+from ismallnet.rules import Statistical
 
 RESULTS = Path(__file__).parents[2] / "results" / "calibration"
 EVERY = pytest.mark.parametrize("name", FILTERS)

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ismallnet.benchmark.published import published
-from ismallnet.detector import Detector, NoWeightsError, Rule, load
+from ismallnet.detector import Detector, NoWeightsError, load
 from ismallnet.filters import NotCalibratedError, calibration_of, list_filters
 from ismallnet.models import list_models
 from ismallnet.plugins import PluginError
+from ismallnet.rules import Rule
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import ismallnet
-from ismallnet.cli import benchmark, calibrate, convert, data, detect, evaluate, labels, models, train
+from ismallnet.cli import benchmark, calibrate, convert, data, detect, evaluate, export, labels, models, train
 from ismallnet.cli.parser import Parser
 from ismallnet.cli.screen import INTERRUPTED, OK, USAGE, complain, warn
 
@@ -35,6 +35,7 @@ VERBS = {
     "train": Verb(train.SUMMARY, train.add, train.run),
     "evaluate": Verb(evaluate.SUMMARY, evaluate.add, evaluate.run),
     "calibrate": Verb(calibrate.SUMMARY, calibrate.add, calibrate.run),
+    "export": Verb(export.SUMMARY, export.add, export.run),
     "labels": Verb(labels.SUMMARY, labels.add, labels.run),
     "convert": Verb(convert.SUMMARY, convert.add, convert.run),
     "list": Verb(models.SUMMARY, models.add, models.run),
@@ -42,6 +43,7 @@ VERBS = {
 DATA_VERBS = {
     "check": Verb("say what is wrong with a data set", data.add_check, data.run_check),
     "pack": Verb("put data sets into one small file that loads in seconds", data.add_pack, data.run_pack),
+    "retile": Verb("write an image as a TIFF that is read by rows", data.add_retile, data.run_retile),
     "synth": Verb("make synthetic infrared scenes with exact masks", data.add_synth, data.run_synth),
 }
 BENCHMARK_VERBS = {
@@ -53,6 +55,11 @@ BENCHMARK_VERBS = {
     ),
     "curves": Verb(
         "draw every detector's curve in one plot a data set", benchmark.add_curves, benchmark.run_curves
+    ),
+    "speed": Verb(
+        "time every runtime and precision against eager fp32 PyTorch, the accuracy beside it",
+        benchmark.add_speed,
+        benchmark.run_speed,
     ),
     "ablation": Verb(
         "train the compact network's variants, a queue that many can share",

@@ -1,4 +1,4 @@
-"""``ismallnet benchmark table1|figure3|curves|ablation``."""
+"""``ismallnet benchmark table1|figure3|curves|speed|ablation``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ismallnet.cli.parser import DATA_SETS, Parser
-from ismallnet.cli.screen import OK, failed, progress, say, warn
+from ismallnet.cli.screen import OK, failed, progress, say, table, warn
 
 if TYPE_CHECKING:
     from ismallnet.data import Dataset
@@ -51,6 +51,39 @@ def add_curves(parser: Parser) -> None:
     """Add the options of the verb."""
     _add_common(parser, "results/curves", "roc.csv, points and a picture a data set; gone on with")
     _add_limit(parser)
+
+
+def add_speed(parser: Parser) -> None:
+    """Add the options of the verb."""
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        default=("ismallnet", "ismallnet-s"),
+        metavar="MODEL",
+        help="names or folders; random weights where there are none (default: ismallnet ismallnet-s)",
+    )
+    parser.add_argument(
+        "--root",
+        metavar="DIR",
+        help="where the data sets are: validation images of their train lists give IoU",
+    )
+    parser.add_argument(
+        "--data", nargs="+", default=_DATA, metavar="NAME", help=f"{DATA_SETS} (default: {' '.join(_DATA)})"
+    )
+    parser.add_argument("--fold", type=int, default=0, help="of the train lists (default: %(default)s)")
+    parser.add_argument("--limit", type=int, metavar="N", help="a rehearsal: N images of each fold")
+    parser.add_argument(
+        "--side", type=int, default=256, metavar="PX", help="of the images timed (default: 256)"
+    )
+    parser.add_argument(
+        "--repetitions", type=int, default=50, metavar="N", help="rounds of timing (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--out",
+        default="results/speed",
+        metavar="DIR",
+        help="folder for speed.csv, speed.md and profile.md (default: %(default)s)",
+    )
 
 
 def add_ablation(parser: Parser) -> None:
@@ -166,6 +199,35 @@ def run_curves(options: argparse.Namespace) -> int:
         )
     for path in paths:
         say(f"wrote {path}")
+    return OK
+
+
+def run_speed(options: argparse.Namespace) -> int:
+    """Do the work and print what came of it; the exit status."""
+    from ismallnet import data
+    from ismallnet.benchmark.profile import page
+    from ismallnet.benchmark.speed import speed, to_markdown
+    from ismallnet.checkpoint import write_text
+
+    samples = []
+    for name in options.data if options.root else ():
+        _, fold = data.validation_split(data.load(name, options.root, "train"), options.fold)
+        samples += [fold[index] for index in range(len(fold))[: options.limit]]
+    with progress("timing") as advance:
+        rows = speed(
+            options.models,
+            out=options.out,
+            samples=samples,
+            side=options.side,
+            repetitions=options.repetitions,
+            advance=advance,
+        )
+    out = Path(options.out)
+    write_text(out / "speed.md", to_markdown(rows))
+    write_text(out / "profile.md", page(options.models, side=options.side))
+    columns = ("model", "runtime", "precision", "median_ms", "times_as_fast", "largest_difference", "iou")
+    table(columns, [[row[column] for column in columns] for row in rows])
+    say(f"speed.csv, speed.md and profile.md are in {out}")
     return OK
 
 

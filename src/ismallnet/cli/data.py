@@ -1,4 +1,4 @@
-"""``ismallnet data check``, ``pack`` and ``synth``."""
+"""``ismallnet data check``, ``pack``, ``retile`` and ``synth``."""
 
 from __future__ import annotations
 
@@ -49,6 +49,21 @@ def run_pack(options: argparse.Namespace) -> int:
         path = pack(splits, options.out, force=options.force, advance=advance)
     megabytes = path.stat().st_size / 1e6
     say(f"{', '.join(dict.fromkeys(split.name for split in splits))}: {megabytes:.1f} MB in {path}")
+    return OK
+
+
+def add_retile(parser: Parser) -> None:
+    """Add the options of ``data retile``."""
+    parser.add_argument("image", metavar="FILE", help="an image that memory can hold, of any readable format")
+    parser.add_argument("out", metavar="TILED", help="the TIFF to write, in deflated tiles, grey")
+
+
+def run_retile(options: argparse.Namespace) -> int:
+    """Do the work of ``data retile`` and print what came of it; the exit status."""
+    from ismallnet.raster import retile
+
+    retile(options.image, options.out)
+    say(f"{options.out} can be read by rows")
     return OK
 
 

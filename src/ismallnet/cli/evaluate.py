@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 import ismallnet
-from ismallnet.cli.parser import DATA_SETS, Parser, add_decision, add_detector
+from ismallnet.cli.parser import DATA_SETS, Parser, add_decision, add_detector, add_runtime
 from ismallnet.cli.screen import OK, progress, say, table
 
 SUMMARY = "score a detector on a data set under a named protocol"
@@ -15,6 +15,7 @@ def add(parser: Parser) -> None:
     """Add the options of the verb."""
     add_detector(parser, "model")
     add_decision(parser)
+    add_runtime(parser, default=None)
     parser.add_argument("--data", required=True, metavar="NAME", help=DATA_SETS)
     parser.add_argument("--root", default="data", metavar="DIR", help="where it is (default: %(default)s)")
     parser.add_argument("--split", default="test", help="which list of it (default: %(default)s)")
@@ -58,6 +59,8 @@ def run(options: argparse.Namespace) -> int:
         threshold=options.threshold,
         k=options.k,
         calibration=options.calibration,
+        runtime=options.runtime,
+        precision=options.precision,
     )
     dataset = data.load(options.data, options.root, options.split)
     with progress("evaluating") as advance:

@@ -46,6 +46,23 @@ def add_detector(parser: Parser, name: str, *, default: str | None = None) -> No
     )
 
 
+def add_runtime(parser: Parser, *, default: str | None) -> None:
+    """Add what runs a network, and in which arithmetic."""
+    parser.add_argument(
+        "--runtime",
+        default=default,
+        choices=("auto", "torch", "onnxruntime", "openvino"),
+        help="what runs a network; auto: the soonest done of those installed that give PyTorch's scores here "
+        f"(default: {default or 'torch; of an exported network the fastest'})",
+    )
+    parser.add_argument(
+        "--precision",
+        default="fp32",
+        choices=("fp32", "bf16"),
+        help="bf16 is faster where the processor has it, by torch and openvino (default: %(default)s)",
+    )
+
+
 def add_decision(parser: Parser) -> None:
     """Add the options that decide which pixels of a score are target; one of them at most."""
     choice = parser.add_mutually_exclusive_group()

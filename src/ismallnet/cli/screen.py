@@ -68,23 +68,30 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str |
 
 
 @contextmanager
-def progress(verb: str) -> Iterator[Advance]:
-    """A bar on a terminal, from the first call on; elsewhere, as in a batch job's log, a line a minute."""
+def progress(verb: str, *, unit: str = "") -> Iterator[Advance]:
+    """A bar on a terminal, from the first call on; elsewhere, as in a batch job's log, a line a minute.
+
+    Both say how much time is left and, with a unit, how many of it are done a second.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = _console(stderr=True)
     if not console.is_terminal:
-        yield _lines(verb)
+        yield _lines(verb, unit)
         return
     text = TextColumn("{task.fields[text]}", markup=False)
-    bar = Progress(
-        TextColumn(verb), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), text, console=console
-    )
-    task = bar.add_task(verb, total=None, text="")
+    speed = (TextColumn("{task.fields[speed]}"),) if unit else ()
+    columns = (TextColumn(verb), BarColumn(), MofNCompleteColumn(), *speed, TimeRemainingColumn(), text)
+    bar = Progress(*columns, console=console)
+    task = bar.add_task(verb, total=None, text="", speed="")
+    start = 0.0
 
     def advance(done: int, total: int, text: str) -> None:
+        nonlocal start
+        start = start or time.monotonic()
         bar.start()
-        bar.update(task, completed=done, total=total, text=text)
+        rate = _speed(done, time.monotonic() - start, unit)
+        bar.update(task, completed=done, total=total, text=text, speed=rate)
 
     try:
         yield advance
@@ -92,14 +99,21 @@ def progress(verb: str) -> Iterator[Advance]:
         bar.stop()
 
 
-def _lines(verb: str) -> Advance:
-    last = time.monotonic()
+def _speed(done: int, elapsed_s: float, unit: str) -> str:
+    return f"{done / elapsed_s:.1f} {unit}/s" if unit and done and elapsed_s > 0 else ""
+
+
+def _lines(verb: str, unit: str) -> Advance:
+    last = start = time.monotonic()
 
     def advance(done: int, total: int, text: str) -> None:
         nonlocal last
         if time.monotonic() - last >= _QUIET_S:
             last = time.monotonic()
-            print(f"{verb} {done}/{total} {text}", file=sys.stderr, flush=True)
+            elapsed_s = last - start
+            left_min = f"{(total - done) / done * elapsed_s / 60:.0f} min left" if done else ""
+            parts = (f"{verb} {done}/{total} {text}", _speed(done, elapsed_s, unit), left_min)
+            print(", ".join(filter(None, parts)), file=sys.stderr, flush=True)
 
     return advance
 
