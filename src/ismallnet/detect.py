@@ -1,9 +1,9 @@
 """Detection over files: images, stacks and videos in; a folder of pictures, maps and tables out, or nothing.
 
 Reading, detecting and writing go on at once, a frame in each hand: memory holds a few frames, whatever their
-number. A TIFF file too large to be held is read by rows, unless the detector has no tiling. The folder is
-written beside its place and renamed when it is whole. A file or a frame that cannot be read is reported and
-passed over.
+number. A TIFF file too large to be held is read by rows, unless the detector has no tiling or tifffile is not
+installed. The folder is written beside its place and renamed when it is whole. A file or a frame that cannot
+be read is reported and passed over.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -154,6 +155,7 @@ def head(detector: Detector) -> dict[str, Any]:
         "runtime": detector.runtime,
         "precision": detector.precision,
         "decision": repr(detector.rule),
+        "tiling": repr(detector.tiling),
     }
 
 
@@ -230,7 +232,7 @@ def look(
                 end(job)
 
     done, seen, begun = 0, 0, _Begin(job)
-    by_rows = detector.tiling is not None
+    by_rows = detector.tiling is not None and find_spec("tifffile") is not None
     with Ahead(_read(jobs, range, by_rows=by_rows), _weight) as items, Behind(write, _weight) as writer:
         for left, item in _countdown(items, len(jobs)):
             if isinstance(item, _Begin):

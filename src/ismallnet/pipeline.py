@@ -137,7 +137,12 @@ class Behind(Generic[T]):
             self._belt.end()
         else:
             self._belt.stop()
-        self._thread.join()
+        try:
+            self._thread.join()
+        except BaseException:  # Ctrl-C while the last items are handled
+            self._belt.stop()
+            self._thread.join()
+            raise
         if error is None and self._error:
             raise self._error
 

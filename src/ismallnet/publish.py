@@ -69,6 +69,8 @@ def published_whole(out: Path) -> Iterator[Path]:
 
 def publish(fresh: Path, out: Path) -> None:
     """Put a whole folder in the place of `out`, which is an earlier run's or missing."""
+    if not fresh.is_dir():  # another process was sooner: its folder is left alone
+        raise FileNotFoundError(f"no folder {fresh}")
     old = out.with_name(f".{out.name}.replaced-{os.getpid()}")
     try:
         if out.exists():

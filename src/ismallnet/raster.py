@@ -43,6 +43,7 @@ SEGMENT_BYTES = 2**27
 """Most that one compressed strip, or one row of tiles, may hold decoded."""
 PASS_PX = 2**22
 """Pixels that the passes for the range read at a time."""
+_EXTRA = "TIFF files are read by rows, and written in tiles, with tifffile: pip install 'ismallnet[large]'"
 _DTYPES = tuple(map(np.dtype, ("u1", "u2", "u4", "i1", "i2", "i4", "f2", "f4", "f8")))
 _GREY, _COLOUR, _CHUNKY = 1, 2, 1  # of the tags PhotometricInterpretation and PlanarConfiguration
 
@@ -105,15 +106,18 @@ def open_rasters(
     try:
         import tifffile
     except ImportError as error:
-        raise ImageError(
-            f"{path}: over {LARGE_PX:,} pixels, read by rows with tifffile: pip install 'ismallnet[large]'"
-        ) from error
+        raise ImageError(f"{path}: {_EXTRA}") from error
     try:
         file = tifffile.TiffFile(path)
     except (OSError, ValueError, struct.error, tifffile.TiffFileError) as error:
         raise ImageError(f"{path}: truncated or damaged, no directory of a TIFF can be read") from error
     with file:
-        images = (page.aspage() for page in file.pages)
+        try:
+            images = [page.aspage() for page in file.pages]
+        except Exception as error:  # whatever tifffile raises of damage
+            raise ImageError(
+                f"{path}: truncated or damaged, the directory of a page cannot be read"
+            ) from error
         pages = [Page(page, path) for page in images if not page.is_reduced]
         if not pages:
             raise ImageError(f"{path}: no page holds an image")
@@ -132,9 +136,12 @@ def retile(source: str | Path, out: str | Path) -> None:
     Raises:
         FileExistsError: `out` exists.
         ImageError: `source` cannot be decoded.
+        ImportError: tifffile is not installed.
     """
-    import tifffile
-
+    try:
+        import tifffile
+    except ImportError as error:
+        raise ImportError(_EXTRA) from error
     from ismallnet.media import read_pages
 
     source, out = Path(source), Path(out)

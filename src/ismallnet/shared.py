@@ -22,6 +22,7 @@ import os
 import platform
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,12 +118,18 @@ def detect_shared(
     check_kinds(save)
     out = Path(os.path.abspath(out))
     work = _work(out)
+    _tidy(work, out)
     plan = _Plan.make(_list(sources, work), detector, save, range)
     with room(out):
         if not (work / "plan.json").is_file() and _is_finished(out, plan):
             return DetectReport(out, notes=[f"{out} holds this run, finished; delete it to run again"])
         check_replaceable(out, OURS.values(), force=force)
         agreed = plan.agree(work)
+        if plan.files and not plan.paths() & agreed.paths():
+            raise ValueError(
+                f"{work} is an unfinished run of other files: finish that one by its own command, or delete "
+                "the folder"
+            )
         jobs = plan_files([Path(path) for path, *_ in agreed.files])
         records = _Records(work / "records", jobs)
         mine = [job for n, job in enumerate(jobs) if n % place.world == place.rank and not records.has(job)]
@@ -138,11 +145,10 @@ def detect_shared(
         report.left = sum(not records.has(job) for job in jobs)
         if not report.left:
             try:
-                if not _is_finished(out, agreed):
-                    check_replaceable(out, OURS.values(), force=force)  # again: it was long ago
+                check_replaceable(out, OURS.values(), force=force)  # again: it was long ago
                 report = _merge(work, jobs, records, save, head(detector), agreed, out)
-            except FileNotFoundError:
-                if not _is_finished(out, agreed):  # else another process has merged meanwhile
+            except (FileNotFoundError, FileExistsError):
+                if not _is_finished(out, agreed, wait_s=5):  # else another process has merged meanwhile
                     raise
         report.notes += late
     return report
@@ -198,6 +204,9 @@ class _Plan:
                     f"{value!r}: finish that one by its own command, or delete the folder"
                 )
         return agreed
+
+    def paths(self) -> set[str]:
+        return {path for path, *_ in self.files}
 
     def text(self) -> str:
         return json.dumps({"settings": self.settings, "files": self.files}, ensure_ascii=False)
@@ -289,6 +298,23 @@ def _work(out: Path) -> Path:
     return out.with_name(f".{out.name}.shared")
 
 
-def _is_finished(out: Path, plan: _Plan) -> bool:
-    marker = out / MARKER
-    return marker.is_file() and marker.read_text("utf-8") == plan.digest()
+def _tidy(work: Path, out: Path) -> None:
+    """Remove what a process that was killed after it had published left behind."""
+    try:
+        old = _Plan(**json.loads((work / "plan.json").read_text("utf-8")))
+    except OSError:
+        return
+    if _is_finished(out, old):
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _is_finished(out: Path, plan: _Plan, *, wait_s: float = 0) -> bool:
+    """Whether the folder is that of the plan, or becomes it within some time."""
+    end = time.monotonic() + wait_s
+    while True:
+        with contextlib.suppress(OSError):
+            if (out / MARKER).read_text("utf-8") == plan.digest():
+                return True
+        if time.monotonic() >= end:
+            return False
+        time.sleep(0.1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import os
 import shutil
 import tempfile
 import textwrap
@@ -164,7 +165,7 @@ class _Json:
     def __init__(self, file: IO[str], head: Mapping[str, Any], opened: contextlib.ExitStack) -> None:
         self._file = file
         file.write(_dumps(head).removesuffix("\n}") + ",\n")
-        self._images, self._failed = _List(file, "images"), _List(_spool(opened), "failed")
+        self._images, self._failed = _List(file, "images"), _List(_spool(opened, file), "failed")
 
     def add(self, record: Record) -> None:
         if isinstance(record, Failure):
@@ -186,7 +187,7 @@ class _Coco:
         del head
         self._file = file
         file.write("{\n")
-        self._images, self._targets = _List(file, "images"), _List(_spool(opened), "annotations")
+        self._images, self._targets = _List(file, "images"), _List(_spool(opened, file), "annotations")
 
     def add(self, record: Record) -> None:
         if isinstance(record, Failure):
@@ -244,9 +245,12 @@ class _List:
             shutil.copyfileobj(self._file, into)
 
 
-def _spool(opened: contextlib.ExitStack) -> IO[str]:
-    """Open a file for what comes later in the table; it is gone at the end."""
-    return opened.enter_context(tempfile.SpooledTemporaryFile(_SPOOL, "w+", encoding="utf-8", newline=""))
+def _spool(opened: contextlib.ExitStack, table: IO[str]) -> IO[str]:
+    """Open a file for what comes later in a table, on its disk; it is gone at the end."""
+    folder = os.path.dirname(table.name)
+    return opened.enter_context(
+        tempfile.SpooledTemporaryFile(_SPOOL, "w+", encoding="utf-8", newline="", dir=folder)
+    )
 
 
 def _dumps(entry: Mapping[str, Any]) -> str:

@@ -91,8 +91,8 @@ def run(options: argparse.Namespace) -> int:
     if shared and options.device == "auto":
         take_device(os.environ)
     save = [kind.strip() for kind in options.save.split(",")]
-    if options.runtime == "auto" and {"interior", "boundary"} & set(save):
-        options.runtime = None  # graphs have the score alone
+    if options.runtime == "auto" and (shared or {"interior", "boundary"} & set(save)):
+        options.runtime = None  # a graph has the score alone, and not every process may have one
     detector = ismallnet.load(
         options.model,
         device=options.device,

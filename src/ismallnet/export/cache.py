@@ -8,6 +8,7 @@ and of the export, and the machine, where each runtime was compared with PyTorch
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import tempfile
@@ -54,13 +55,15 @@ def graph_of(
     needed = [name for name in wanted if is_installed(name) and (not bf16 or name == "openvino")]
     if runtime is not None:
         _require(runtime, bf16)
+    elif images >= MANY and _accelerated():
+        return None
     place = _place(weights)
     if not _holds(place, needed, bf16):
-        if not needed or (runtime is None and (images < MANY or not is_installed_writer() or _accelerated())):
+        if not needed or (runtime is None and (images < MANY or not is_installed_writer())):
             return None
         try:
             _make(weights, place)
-        except OSError:
+        except Exception:  # PyTorch can do it, whatever the exporters of a network raise
             if runtime is not None:
                 raise
             return None
@@ -90,7 +93,9 @@ def _require(runtime: RuntimeName, bf16: bool) -> None:
 
 def _place(weights: Path) -> Path:
     """Return the folder of the graph of these weights, there or not."""
-    parts = [platform.node(), platform.machine(), *map(_version, ("ismallnet", "torch", "onnx"))]
+    plugin = json.loads((weights / CONFIG).read_text("utf-8")).get("plugin")
+    packages = ("ismallnet", "torch", "onnx", "onnxruntime", "openvino", *([plugin] if plugin else []))
+    parts = [platform.node(), platform.machine(), *map(_version, packages)]
     parts += [file_sha256(weights / name) for name in (WEIGHTS, CONFIG)]
     sources = [*_SOURCES.glob("models/*.py"), *_SOURCES.glob("export/*.py"), _SOURCES / "runtimes.py"]
     parts += [file_sha256(path) for path in sorted(sources)]
