@@ -89,3 +89,28 @@ def test_an_interruption_ends_both_threads_and_drops_what_waits() -> None:
                 raise KeyboardInterrupt
     assert len(got) < 5
     assert not threads()
+
+
+def test_an_interruption_while_the_last_items_are_handled_drops_what_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    got: list[int] = []
+
+    def slow(item: int) -> None:
+        time.sleep(0.05)
+        got.append(item)
+
+    join, calls = threading.Thread.join, []
+
+    def interrupted(thread: threading.Thread, timeout: float | None = None) -> None:
+        calls.append(thread)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        join(thread, timeout)
+
+    monkeypatch.setattr(threading.Thread, "join", interrupted)
+    with pytest.raises(KeyboardInterrupt), Behind(slow, weigh, 1000) as writer:  # noqa: PT012
+        for item in range(1, 20):
+            writer.put(item)
+    assert len(got) < 5
+    assert not threads()

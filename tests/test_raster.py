@@ -206,6 +206,17 @@ def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path: Path, layout: st
     assert "truncated" in refusal(path)
 
 
+def test_a_damaged_directory_of_a_later_page_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.tif"
+    tifffile.imwrite(path, np.stack([scene("u2", seed=n) for n in range(3)]), photometric="minisblack")
+    with tifffile.TiffFile(path) as file:
+        start = file.pages[2].offset
+    data = bytearray(path.read_bytes())
+    data[start : start + 2] = b"\xff\xff"  # the number of its tags
+    path.write_bytes(data)
+    assert "truncated or damaged" in refusal(path)
+
+
 def test_damaged_data_is_refused_when_it_is_reached(tmp_path: Path) -> None:
     path = write(tmp_path / "x.tif", scene("u2"), tile=(32, 32), compression="zlib")
     data = bytearray(path.read_bytes())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -157,6 +158,36 @@ def test_two_that_merge_at_once_leave_one_whole_result(
     processes = [start(folder, tmp_path / "out", rank, wait_s=0) for rank in (0, 1)]
     assert [process.wait(240) for process in processes] == [0, 0]
     assert content(tmp_path / "out") == alone
+
+
+def test_a_process_killed_after_it_had_published_leaves_the_result_alone(
+    folder: Path, alone: dict[str, bytes], tmp_path: Path
+) -> None:
+    out, work = tmp_path / "out", tmp_path / ".out.shared"
+    one_of(folder, out, 0, 2)
+    shutil.copytree(work, tmp_path / "kept")
+    one_of(folder, out, 1, 2)
+    shutil.copytree(tmp_path / "kept", work)  # as if nothing of it had been removed yet
+    again = detect_shared([folder], detector(), place=Place(0, 1), out=out, save=SAVE, force=True)
+    assert "finished" in again.notes[0]
+    assert content(out) == alone
+    assert not work.exists()
+
+
+def test_an_unfinished_run_of_other_files_is_in_the_way(folder: Path, tmp_path: Path) -> None:
+    one_of(folder, tmp_path / "out", 0, 2)
+    (tmp_path / "other").mkdir()
+    cv2.imwrite(str(tmp_path / "other" / "x.png"), scene(60))
+    with pytest.raises(ValueError, match=r"unfinished run of other files.*delete the folder"):
+        one_of(tmp_path / "other", tmp_path / "out", 1, 2)
+
+
+def test_an_unfinished_run_of_another_tiling_is_in_the_way(folder: Path, tmp_path: Path) -> None:
+    one_of(folder, tmp_path / "out", 0, 2)
+    whole = detector()
+    whole.tiling = None
+    with pytest.raises(ValueError, match="unfinished run with tiling"):
+        detect_shared([folder], whole, place=Place(1, 2), out=tmp_path / "out", save=SAVE)
 
 
 def test_a_folder_that_changes_is_reported_and_not_fatal(folder: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,31 @@ def test_a_runtime_that_does_not_give_pytorchs_scores_is_not_used(
     assert ismallnet.load(weights, runtime="auto", images=MANY).runtime == "torch"
     with pytest.raises(ValueError, match="does not give the scores of PyTorch"):
         ismallnet.load(weights, runtime="openvino")
+
+
+def test_a_network_that_cannot_be_exported_is_left_to_pytorch(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no graph of this network")
+
+    monkeypatch.setattr(cache, "_make", fail)
+    assert ismallnet.load(weights, runtime="auto", images=MANY).runtime == "torch"
+    with pytest.raises(RuntimeError, match="no graph"):
+        ismallnet.load(weights, runtime="onnxruntime")
+
+
+@pytest.mark.parametrize("package", ["openvino", "someones-plugin"])
+def test_another_version_of_what_it_was_made_with_has_another_graph(
+    weights: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    config = json.loads((weights / checkpoint.CONFIG).read_text("utf-8"))
+    (weights / checkpoint.CONFIG).write_text(json.dumps({**config, "plugin": "someones-plugin"}))
+    before = cache._place(weights)
+    monkeypatch.setattr(cache, "_version", lambda name: "9" if name == package else "")
+    after = cache._place(weights)
+    monkeypatch.setattr(cache, "_version", lambda name: "8" if name == package else "")
+    assert len({before, after, cache._place(weights)}) == 3
 
 
 def test_a_cache_that_cannot_be_written_is_an_error_only_where_it_was_asked_for(
