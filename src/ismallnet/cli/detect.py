@@ -101,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
         calibration=options.calibration,
         runtime=options.runtime,
         precision=options.precision,
-        images=_count(options.sources),
+        images=_count(options.sources) if options.runtime == "auto" else 1,
     )
     detector.tiling = options.tile
     with progress("detecting", unit="frames") as advance:
