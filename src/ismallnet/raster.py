@@ -274,7 +274,8 @@ class Page:
             name = getattr(self._page.compression, "name", self._page.compression)
             return (
                 f"{self._path}: compression {name} takes imagecodecs: pip install imagecodecs; or write the "
-                f"file in deflated tiles, once: ismallnet data retile {self._path} TILED.tif; or give --tile off"
+                f"file in deflated tiles, once: ismallnet data retile {self._path} TILED.tif; "
+                "or read it whole by --tile off"
             )
         return f"{self._path}: strip or tile {index} cannot be decoded: damaged ({error})"
 

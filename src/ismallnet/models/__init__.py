@@ -44,6 +44,7 @@ _COMPACT: dict[str, Any] = {
     "fusion_width": 16,
     "prior": 0.01,
     "down": "max",
+    "align_corners": False,
 }
 _TEXT: dict[str, Any] = {
     "encoder": "resnet18",

@@ -159,6 +159,8 @@ class ISmallNet(Network):
         fusion: ``concat`` (official) or ``add`` (the text).
         fusion_width: Channels of the projected levels; ``widths[0]`` where None.
         down: ``bilinear`` (official) or ``max`` (Eq. 2) for the links from the level above.
+        align_corners: Of the decoders' bilinear up-sampling. True (official) shifts coarse features against
+            fine ones by up to half a coarse pixel, depending on where they lie in the image; False nowhere.
         deep: Also predict the target from each fused level, as ``Logits.auxiliary`` (training only).
         prior: Probability of a target that the biases of the heads start from, 0 to 1 exclusive; None: one
             half, as official.
@@ -186,6 +188,7 @@ class ISmallNet(Network):
         fusion: Literal["concat", "add"] = "concat",
         fusion_width: int | None = None,
         down: Down = "bilinear",
+        align_corners: bool = True,
         deep: bool = False,
         prior: float | None = None,
         official: bool = False,
@@ -213,7 +216,14 @@ class ISmallNet(Network):
             for _ in range(1 if share != "nothing" else len(self.streams))
         )
         self.decoders = nn.ModuleList(
-            NestedDecoder(widths, wiring=wiring, depths=decoder_depths, block=node, down=down)
+            NestedDecoder(
+                widths,
+                wiring=wiring,
+                depths=decoder_depths,
+                block=node,
+                down=down,
+                align_corners=align_corners,
+            )
             for _ in range(1 if share == "decoder" else len(self.streams))
         )
         self.finals = nn.ModuleList(
