@@ -53,6 +53,9 @@ class TrainSet:
     """As `ismallnet.data.load` takes it."""
     weight: float = 1.0
     """How often an epoch shows each of its images; 2.5 is twice all and once a random half."""
+    symmetry: bool = True
+    """Whether the flips, quarter turns and rotations of `augment` apply to its images and targets. False
+    where masks have an orientation: NUDT-SIRST's lie half a pixel up and left of its small targets."""
 
     def __post_init__(self) -> None:
         _require(self.weight > 0, "data.sets.weight", self.weight, "a positive number")

@@ -68,6 +68,31 @@ def test_symmetries_are_all_eight() -> None:
     assert seen == set(range(8))
 
 
+def test_images_whose_masks_have_an_orientation_are_never_turned_nor_their_copies() -> None:
+    upright, other = image(16, 16), image(16, 16, seed=1)
+    samples = [
+        Sample(name, pixels, np.zeros((16, 16), np.bool_)) for name, pixels in (("a", upright), ("b", other))
+    ]
+    pool = Pool.of(samples, recipe="target", turns=[False, True])
+    index = torch.arange(2).repeat(40)
+    plan = augment.draw(pool, index, 16, dataclasses.replace(STILL, symmetry=True), generator())
+    crop = levels(augment.cut(pool, plan, 16, soft_mask=False))
+    assert (crop[::2] == upright).all()
+    assert len({picture.tobytes() for picture in crop[1::2]}) == 8
+
+    warped = dataclasses.replace(STILL, symmetry=True, warp=1, aspect=1, scale=1)
+    matrix = augment.draw(pool, index, 16, warped, generator()).matrix
+    assert torch.equal(matrix[::2], torch.eye(2).expand(40, 2, 2))
+    assert not torch.equal(matrix[1::2], torch.eye(2).expand(40, 2, 2))
+
+
+def test_every_image_needs_its_word_on_turns() -> None:
+    with pytest.raises(ValueError, match="got 2 values of turns for 1 images"):
+        Pool.of(
+            [Sample("a", image(16, 16), np.zeros((16, 16), np.bool_))], recipe="target", turns=[True, False]
+        )
+
+
 def as_dict(settings: Augment) -> dict[str, object]:
     return {name: getattr(settings, name) for name in settings.__dataclass_fields__}
 
@@ -248,6 +273,19 @@ def test_a_copy_is_its_target_above_the_new_background() -> None:
     assert torch.equal(((batch.interior + batch.boundary) > 0).float(), batch.target)
     where = {tuple(np.argwhere(one)[0]) for one in batch.target[:, 0].numpy()}
     assert len(where) > 25
+
+
+def test_copies_from_a_set_without_symmetry_keep_their_orientation() -> None:
+    pool = pool_for_copies(100, donor=target_at(20, 31))
+    pool = dataclasses.replace(pool, turns=torch.tensor([True, False, True, True]))
+    plan = augment.draw(
+        pool, torch.full((50,), HOST), 48, dataclasses.replace(PASTE, symmetry=True), generator()
+    )
+    assert plan.copies is not None
+    copied = plan.copies[plan.copies.index == DONOR]
+    assert len(copied.index) > 0
+    assert torch.equal(copied.matrix, torch.eye(2).expand_as(copied.matrix))
+    assert not torch.equal(plan.matrix, torch.eye(2).expand_as(plan.matrix))
 
 
 def test_copies_are_turned_all_eight_ways_with_their_masks() -> None:

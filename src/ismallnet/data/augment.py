@@ -123,7 +123,7 @@ def draw(pool: Pool, index: Tensor, size: int, augment: Augment, generator: torc
     """
     if augment.mode == "paper":
         return _draw_paper(pool, index, size, generator)
-    warped, matrix = _matrices(len(index), augment, generator)
+    warped, matrix = _matrices(pool.turns[index], augment, generator)
     centre = _centres(pool, index, size, matrix, augment.targets, generator)
     half = (size - 1) / 2
     on_grid = centre.floor() + half % 1  # an unresampled crop falls on whole pixels
@@ -178,25 +178,27 @@ def _chance(probability: float, count: int, generator: torch.Generator) -> Tenso
     return torch.rand(count, generator=generator, device=generator.device) < probability
 
 
-def _symmetries(matrix: Tensor, generator: torch.Generator) -> Tensor:
-    """Each of (B, 2, 2) maps after one of the eight flips and quarter turns."""
+def _symmetries(matrix: Tensor, turns: Tensor, generator: torch.Generator) -> Tensor:
+    """Each of (B, 2, 2) maps after one of the eight flips and quarter turns, where (B,) `turns` allows it."""
     count = len(matrix)
     signs = 1 - 2 * _chance(0.5, 2 * count, generator).view(-1, 1, 2).float()
     swapped = _chance(0.5, count, generator)[:, None, None]
-    return torch.where(swapped, matrix.flip(2), matrix) * signs
+    turned = torch.where(swapped, matrix.flip(2), matrix) * signs
+    return torch.where(turns[:, None, None], turned, matrix)
 
 
-def _matrices(count: int, augment: Augment, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _matrices(turns: Tensor, augment: Augment, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Which crops are resampled, (B,) bool, and the maps from crop to image, (B, 2, 2)."""
+    count = len(turns)
     warped = _chance(augment.warp, count, generator)
-    angle = _uniform(-augment.rotation, augment.rotation, (count,), generator).deg2rad() * warped
+    angle = _uniform(-augment.rotation, augment.rotation, (count,), generator).deg2rad() * (warped & turns)
     scale = _log_uniform(augment.scale, (count,), generator)
     aspect = _log_uniform(math.sqrt(augment.aspect), (count,), generator)
     steps = torch.stack([1 / (scale * aspect), aspect / scale], dim=1)
     steps = torch.where(warped[:, None], steps, 1.0)
     rotation = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=1).view(-1, 2, 2)
     matrix = rotation * steps[:, None, :]
-    return warped, _symmetries(matrix, generator) if augment.symmetry else matrix
+    return warped, _symmetries(matrix, turns, generator) if augment.symmetry else matrix
 
 
 def _centres(
@@ -250,7 +252,7 @@ def _clutter(pool: Pool, count: int, size: int, augment: Augment, generator: tor
     device = pool.size.device
     index = torch.randint(len(pool.size), (count,), generator=generator, device=device)
     matrix = torch.eye(2, device=device).expand(count, 2, 2)
-    matrix = _symmetries(matrix, generator) if augment.symmetry else matrix
+    matrix = _symmetries(matrix, pool.turns[index], generator) if augment.symmetry else matrix
     centre = _centres(pool, index, size, matrix, 0, generator)
     strength = _uniform(0, augment.clutter_strength, (count,), generator)
     wanted = _chance(augment.clutter, count, generator)
@@ -290,7 +292,7 @@ def _copies(pool: Pool, count: int, size: int, augment: Augment, generator: torc
     # an image without targets begins where the next one does: the last that begins there has them
     index = torch.searchsorted(pool.first, which, right=True) - 1
     matrix = torch.eye(2, device=device).expand(count, 2, 2)
-    matrix = _symmetries(matrix, generator) if augment.symmetry else matrix
+    matrix = _symmetries(matrix, pool.turns[index], generator) if augment.symmetry else matrix
     corner = torch.randint(size - PATCH + 1, (count, 2), generator=generator, device=device)
     gain = _log_uniform(augment.gain, (count,), generator)
     centre = pool.centres[which].floor() + 0.5  # of an even number of pixels

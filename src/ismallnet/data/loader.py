@@ -48,21 +48,31 @@ class Pool:
     """(N,) int64: where an image's targets begin."""
     count: Tensor
     """(N,) int64: how many targets an image has."""
+    turns: Tensor
+    """(N,) bool: whether flips, quarter turns and rotations apply to an image."""
 
     def __len__(self) -> int:
         return len(self.start)
 
     @classmethod
-    def of(cls, samples: Iterable[Sample], *, recipe: str, device: str | torch.device = "cpu") -> Pool:
+    def of(
+        cls,
+        samples: Iterable[Sample],
+        *,
+        recipe: str,
+        device: str | torch.device = "cpu",
+        turns: Sequence[bool] | None = None,
+    ) -> Pool:
         """Decouple the masks and move everything to the device.
 
         Args:
             samples: Images with their masks.
             recipe: Label recipe, a key of `ismallnet.labels.RECIPES`.
             device: Where the images will live.
+            turns: Whether flips and turns apply, one an image; None: to all.
 
         Raises:
-            ValueError: there are no samples.
+            ValueError: there are no samples, or `turns` has another length.
         """
         packed: list[NDArray[np.uint8]] = []
         sizes, greys, centres, counts = [], [], [], []
@@ -78,6 +88,8 @@ class Pool:
             counts.append(len(found))
         if not packed:
             raise ValueError("got no images; a run needs at least one")
+        if turns is not None and len(turns) != len(packed):
+            raise ValueError(f"got {len(turns)} values of turns for {len(packed)} images; give one an image")
         size = torch.tensor(sizes)
         beyond = np.zeros((int(size[:, 0].max()) + 1, 4), np.uint8)  # read, with weight 0, by the last image
         count = torch.tensor(counts)
@@ -89,6 +101,7 @@ class Pool:
             centres=torch.tensor(centres, dtype=torch.float32).reshape(-1, 2).to(device),
             first=_starts(count).to(device),
             count=count.to(device),
+            turns=torch.tensor([True] * len(packed) if turns is None else turns).to(device),
         )
 
 
