@@ -27,6 +27,7 @@ from ismallnet.data.layouts import (
     read_list,
     some,
 )
+from ismallnet.data.offsets import Offset, medians, offsets
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,6 +36,8 @@ Level = Literal["ok", "note", "problem"]
 
 APART = (("train", "test"), ("trainval", "test"), ("train", "val"), ("val", "test"))
 """List files of one folder that must have no image in common."""
+OFF_PX, OFF_TARGETS = 0.25, 30
+"""Masks of a size are off their targets where the median offset is as large as this, over as many or more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,8 @@ class _Mask:
     """Number of distinct grey levels."""
     areas: tuple[int, ...]
     """Pixels of each 8-connected target, in the mask's own size."""
+    offsets: tuple[Offset, ...]
+    """Of the targets against the image; empty where the mask has another size."""
 
 
 def _check(files: Files, step: Callable[[str], None]) -> Iterator[CheckRow]:
@@ -131,9 +136,10 @@ def _check(files: Files, step: Callable[[str], None]) -> Iterator[CheckRow]:
     unreadable: list[str] = []
     for id in files.images:
         try:
-            images[id] = _look_at_image(files.images[id])
+            grey = read_grey(files.images[id])
+            images[id] = _look_at_image(grey)
             if id in files.masks:
-                masks[id] = _look_at_mask(files.masks[id])
+                masks[id] = _look_at_mask(files.masks[id], grey)
         except (OSError, ValueError) as error:
             unreadable.append(str(error))
         step(f"{files.layout.name} {id}")
@@ -145,22 +151,24 @@ def _check(files: Files, step: Callable[[str], None]) -> Iterator[CheckRow]:
     yield _row(name, "note", "masks without a target", [id for id, mask in masks.items() if not mask.areas])
     gradual = [id for id, mask in masks.items() if mask.levels > 2]
     yield _row(name, "note", "masks that are not binary", gradual, "target above half of the mask's maximum")
+    yield _offset(name, masks)
     lists = {split: read_list(files.root / f"{split}.txt") for split in list_names(files.layout, files.root)}
     yield from _lists(files, lists)
     yield from _overlaps(name, lists, images)
     yield from _duplicates(name, images)
 
 
-def _look_at_image(path: Path) -> _Image:
-    grey = read_grey(path)
+def _look_at_image(grey: NDArray[np.uint8]) -> _Image:
     digest = hashlib.sha256(repr(grey.shape).encode() + grey.tobytes()).hexdigest()
     return _Image(grey.shape, digest, perceptual_hash(grey))
 
 
-def _look_at_mask(path: Path) -> _Mask:
+def _look_at_mask(path: Path, grey: NDArray[np.uint8]) -> _Mask:
     levels = read_levels(path)
-    found = targets.find(binarise(levels))
-    return _Mask(levels.shape, len(np.unique(levels)), tuple(target.area for target in found))
+    mask = binarise(levels)
+    areas = tuple(target.area for target in targets.find(mask))
+    off = tuple(offsets(grey, mask)) if mask.shape == grey.shape else ()
+    return _Mask(levels.shape, len(np.unique(levels)), areas, off)
 
 
 def _row(dataset: str, bad: Level, what: str, found: Sequence[str], advice: str = "") -> CheckRow:
@@ -185,6 +193,23 @@ def _targets(dataset: str, masks: Mapping[str, _Mask]) -> CheckRow:
         return CheckRow(dataset, "problem", "masks", len(masks), "no target in any mask")
     span = f"area {areas[0]} to {areas[-1]}, median {areas[len(areas) // 2]} pixels"
     return CheckRow(dataset, "ok", "masks", len(masks), f"{len(areas)} targets, {span}")
+
+
+def _offset(dataset: str, masks: Mapping[str, _Mask]) -> CheckRow:
+    what, texts, found = "masks that lie beside their targets", [], 0
+    for (low, high), (n, dx, dy) in medians(o for mask in masks.values() for o in mask.offsets).items():
+        if n >= OFF_TARGETS and max(abs(dx), abs(dy)) >= OFF_PX:
+            found += n
+            texts.append(f"{low} to {high} pixels: " if high else f"from {low} pixels: ")
+            texts[-1] += (
+                f"{abs(dx):.2f} {'right' if dx > 0 else 'left'}, {abs(dy):.2f} {'down' if dy > 0 else 'up'}"
+            )
+    advice = "train it with symmetry: false"
+    return (
+        CheckRow(dataset, "note", what, found, "; ".join([*texts, advice]))
+        if texts
+        else CheckRow(dataset, "ok", what, 0)
+    )
 
 
 def _pairs(files: Files, images: Mapping[str, _Image], masks: Mapping[str, _Mask]) -> Iterator[CheckRow]:
