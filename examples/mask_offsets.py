@@ -2,8 +2,8 @@
 
 python examples/mask_offsets.py --root /data --out results/mask_offsets.csv
 
-A row is a data set and a size class: the median of (centre of the mask - centre of the light), in pixels, and the
-quartiles. See `ismallnet.data.offsets`; `ismallnet data check` says it of any data set.
+A row is a data set and a size class: median and quartiles of (centre of the mask - centre of the light), in
+pixels. See `ismallnet.data.offsets`; `ismallnet data check` says it of any data set.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from ismallnet import checkpoint, config, history
-from ismallnet.train import train
+from ismallnet.train import _fabric, _Trainer, train
 from tiny import recipe, write_images
 
 
@@ -190,6 +190,16 @@ def test_stored_weights_of_another_network_are_refused(root: Path, tmp_path: Pat
         train(dataclasses.replace(recipe(root), model=model), out=tmp_path / "second")
 
 
+def test_a_set_without_symmetry_is_not_turned(root: Path, tmp_path: Path) -> None:
+    plain = recipe(root, fold=0, steps=1)
+    (chosen,) = plain.data.sets
+    upright = dataclasses.replace(chosen, symmetry=False)
+    both = dataclasses.replace(plain, data=dataclasses.replace(plain.data, sets=(chosen, upright)))
+    pool = _Trainer(both, _fabric(both.training), tmp_path / "other").pool
+    half = len(pool) // 2
+    assert pool.turns.tolist() == [True] * half + [False] * half
+
+
 def test_stages_change_the_batches(root: Path, tmp_path: Path) -> None:
     stages = [{"sizes": [32], "batch": 4}, {"sizes": [16, 48], "batch": 2}]
     result = train(recipe(root, stages=stages, steps=8), out=tmp_path / "run")
@@ -245,7 +255,7 @@ opened = []
 sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
 from ismallnet import config
 from tiny import recipe
-from ismallnet.train import train
+from ismallnet.train import _fabric, _Trainer, train
 root = Path(sys.argv[1])
 for name in ("folder", "NUDT-SIRST"):
     tree = config.to_dict(recipe(root / name, steps=2, fold=0))
