@@ -190,14 +190,14 @@ def test_stored_weights_of_another_network_are_refused(root: Path, tmp_path: Pat
         train(dataclasses.replace(recipe(root), model=model), out=tmp_path / "second")
 
 
-def test_a_set_without_symmetry_is_not_turned(root: Path, tmp_path: Path) -> None:
+def test_a_set_with_a_mask_offset_is_shown_in_turned_forms(root: Path, tmp_path: Path) -> None:
     plain = recipe(root, fold=0, steps=1)
     (chosen,) = plain.data.sets
-    upright = dataclasses.replace(chosen, symmetry=False)
-    both = dataclasses.replace(plain, data=dataclasses.replace(plain.data, sets=(chosen, upright)))
+    aside = dataclasses.replace(chosen, mask_offset=config.MaskOffset(least=1, most=40, dx=-0.5, dy=0))
+    both = dataclasses.replace(plain, data=dataclasses.replace(plain.data, sets=(chosen, aside)))
     pool = _Trainer(both, _fabric(both.training), tmp_path / "other").pool
     half = len(pool) // 2
-    assert pool.turns.tolist() == [True] * half + [False] * half
+    assert [len(set(forms)) for forms in pool.forms.tolist()] == [1] * half + [8] * half
 
 
 def test_stages_change_the_batches(root: Path, tmp_path: Path) -> None:

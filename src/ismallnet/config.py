@@ -46,6 +46,29 @@ class Model:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MaskOffset:
+    """Masks of some sizes lie beside their targets, as those of NUDT-SIRST do, so images have an orientation.
+
+    Mirrored and turned, their masks would lie on another side, and none could be learnt. So these masks are
+    put back on their side there, and nothing is rotated by other angles.
+    """
+
+    least: int
+    """Least area of the masks that lie beside their targets, in pixels."""
+    most: int
+    """Largest area."""
+    dx: float
+    """Centre of the mask minus centre of the target, in pixels; positive: the mask lies to the right."""
+    dy: float
+    """Likewise; positive: the mask lies below."""
+
+    def __post_init__(self) -> None:
+        for name, accepted in (("least", 1), ("most", self.least)):
+            value = getattr(self, name)
+            _require(value >= accepted, f"mask_offset.{name}", value, f"an area of at least {accepted}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainSet:
     """One data set to train on."""
 
@@ -53,9 +76,8 @@ class TrainSet:
     """As `ismallnet.data.load` takes it."""
     weight: float = 1.0
     """How often an epoch shows each of its images; 2.5 is twice all and once a random half."""
-    symmetry: bool = True
-    """Whether the flips, quarter turns and rotations of `augment` apply to its images and targets. False
-    where masks have an orientation: NUDT-SIRST's lie half a pixel up and left of its small targets."""
+    mask_offset: MaskOffset | None = None
+    """Where its masks lie beside their targets, on which side; `ismallnet data check` says it."""
 
     def __post_init__(self) -> None:
         _require(self.weight > 0, "data.sets.weight", self.weight, "a positive number")

@@ -122,12 +122,9 @@ class _Trainer:
         self.recipe, self.fabric, self.out = recipe, fabric, out
         learn, self.judges = _datasets(recipe.data)
         self.sources = [*learn, *self.judges]
-        self.pool = Pool.of(
-            chain.from_iterable(learn),
-            recipe=recipe.labels,
-            device=fabric.device,
-            turns=[s.symmetry for s, part in zip(recipe.data.sets, learn, strict=True) for _ in part.ids],
-        )
+        offsets = [s.mask_offset for s, part in zip(recipe.data.sets, learn, strict=True) for _ in part.ids]
+        samples = chain.from_iterable(learn)
+        self.pool = Pool.of(samples, recipe=recipe.labels, device=fabric.device, offsets=offsets)
         weights = [chosen.weight for chosen in recipe.data.sets]
         self.order = Order([len(d) for d in learn], weights, seed=recipe.training.seed)
         self.table = Timetable.of(recipe.training, self.order.epoch_length)

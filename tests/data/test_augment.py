@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from ismallnet.config import Augment
+from ismallnet.config import Augment, MaskOffset
 from ismallnet.data import augment
 from ismallnet.data.augment import Batch, Plan
 from ismallnet.data.loader import Pool
@@ -68,29 +68,52 @@ def test_symmetries_are_all_eight() -> None:
     assert seen == set(range(8))
 
 
-def test_images_whose_masks_have_an_orientation_are_never_turned_nor_their_copies() -> None:
-    upright, other = image(16, 16), image(16, 16, seed=1)
-    samples = [
-        Sample(name, pixels, np.zeros((16, 16), np.bool_)) for name, pixels in (("a", upright), ("b", other))
-    ]
-    pool = Pool.of(samples, recipe="target", turns=[False, True])
-    index = torch.arange(2).repeat(40)
-    plan = augment.draw(pool, index, 16, dataclasses.replace(STILL, symmetry=True), generator())
-    crop = levels(augment.cut(pool, plan, 16, soft_mask=False))
-    assert (crop[::2] == upright).all()
-    assert len({picture.tobytes() for picture in crop[1::2]}) == 8
-
-    warped = dataclasses.replace(STILL, symmetry=True, warp=1, aspect=1, scale=1)
-    matrix = augment.draw(pool, index, 16, warped, generator()).matrix
-    assert torch.equal(matrix[::2], torch.eye(2).expand(40, 2, 2))
-    assert not torch.equal(matrix[1::2], torch.eye(2).expand(40, 2, 2))
+ASIDE = MaskOffset(least=10, most=36, dx=-0.5, dy=-0.5)
 
 
-def test_every_image_needs_its_word_on_turns() -> None:
-    with pytest.raises(ValueError, match="got 2 values of turns for 1 images"):
-        Pool.of(
-            [Sample("a", image(16, 16), np.zeros((16, 16), np.bool_))], recipe="target", turns=[True, False]
-        )
+def aside(*, side: int = 16) -> Sample:
+    """A target of 6 x 6 pixels whose mask, 5 x 5, leaves out its last row and column."""
+    pixels, mask = image(side, side) // 4, np.zeros((side, side), np.bool_)
+    pixels[5:11, 4:10] += 100
+    mask[5:10, 4:9] = True
+    return Sample("aside", pixels, mask)
+
+
+def test_masks_beside_their_targets_stay_on_their_side_in_turned_images() -> None:
+    sample = aside()
+    pool = Pool.of(
+        [sample, Sample("b", image(16, 16, seed=1), sample.mask)], recipe="target", offsets=[ASIDE, None]
+    )
+    assert len(pool) == 2
+    plan = augment.draw(
+        pool, torch.zeros(80, dtype=torch.int64), 16, replace(STILL, symmetry=True), generator()
+    )
+    batch = augment.cut(pool, plan, 16, soft_mask=False)
+    crops_ = levels(batch)
+    assert len({crop.tobytes() for crop in crops_}) == 8
+    for crop, mask in zip(crops_, batch.target[:, 0].numpy(), strict=True):
+        (y0, x0), (y1, x1) = np.argwhere(crop >= 100).min(0), np.argwhere(crop >= 100).max(0)
+        assert np.array_equal(np.argwhere(mask).min(0), (y0, x0))
+        assert np.array_equal(np.argwhere(mask).max(0), (y1 - 1, x1 - 1))
+
+
+def test_images_whose_masks_have_an_orientation_are_not_rotated() -> None:
+    pool = Pool.of([aside(), aside()], recipe="target", offsets=[ASIDE, None])
+    warped = replace(STILL, symmetry=True, warp=1, aspect=1, scale=1)
+    matrix = augment.draw(pool, torch.arange(2).repeat(20), 16, warped, generator()).matrix
+    assert torch.equal(matrix[::2], torch.eye(2).expand(20, 2, 2))
+    assert not torch.equal(matrix[1::2], torch.eye(2).expand(20, 2, 2))
+
+
+def test_without_symmetry_only_the_image_itself_is_drawn() -> None:
+    pool = Pool.of([aside()], recipe="target", offsets=[ASIDE])
+    batch = crops(pool, 20, 16, STILL)
+    assert (levels(batch) == aside().image).all()
+
+
+def test_every_image_needs_its_word_on_the_offset_of_its_masks() -> None:
+    with pytest.raises(ValueError, match="got 2 offsets for 1 images"):
+        Pool.of([aside()], recipe="target", offsets=[ASIDE, None])
 
 
 def as_dict(settings: Augment) -> dict[str, object]:
@@ -166,7 +189,7 @@ def test_a_part_of_a_batch_is_the_same_made_alone(paste: float, clutter: float) 
     whole = augment.cut(pool, plan, 48, soft_mask=False)
     parts = [augment.cut(pool, plan.part(slice(i, i + 4)), 48, soft_mask=False) for i in (0, 4)]
     if paste:
-        plain = augment.cut(pool, dataclasses.replace(plan, copies=None), 48, soft_mask=False)
+        plain = augment.cut(pool, replace(plan, copies=None), 48, soft_mask=False)
         assert whole.target.sum() > plain.target.sum()
     for name in Batch._fields:
         both = torch.cat([getattr(part, name) for part in parts])
@@ -228,7 +251,7 @@ def test_blur_is_the_binomial_of_opencv() -> None:
     np.testing.assert_allclose(batch.image[0, 0].numpy(), smooth, atol=1e-5)
 
 
-PASTE = dataclasses.replace(STILL, paste=1, gain=1)
+PASTE = replace(STILL, paste=1, gain=1)
 DONOR, HOST = 1, 2
 """Of the images of `pool_for_copies`."""
 
@@ -257,7 +280,7 @@ def pasted(pool: Pool, settings: Augment = PASTE, *, size: int = 48) -> tuple[Pl
     count = len(plan.index)
     index = torch.where(plan.copies.index >= 0, DONOR, -1)
     centre = (pool.centres[0].floor() + 0.5).expand(count, 2)
-    plan = dataclasses.replace(plan, copies=dataclasses.replace(plan.copies, index=index, centre=centre))
+    plan = replace(plan, copies=replace(plan.copies, index=index, centre=centre))
     return plan, augment.cut(pool, plan, size, soft_mask=False)
 
 
@@ -275,23 +298,37 @@ def test_a_copy_is_its_target_above_the_new_background() -> None:
     assert len(where) > 25
 
 
-def test_copies_from_a_set_without_symmetry_keep_their_orientation() -> None:
-    pool = pool_for_copies(100, donor=target_at(20, 31))
-    pool = dataclasses.replace(pool, turns=torch.tensor([True, False, True, True]))
+def test_copies_of_masks_beside_their_targets_stay_on_their_side() -> None:
+    """The mask of the target, 5 x 5 of 6 x 6 pixels, is at the top left of what is added, however turned."""
+    donor = aside(side=64)
+    donor.image[:] = 30
+    donor.image[25:31, 25:31] = 130
+    donor.mask[:] = False
+    donor.mask[25:30, 25:30] = True
+    host = Sample("host", np.full((80, 80), 60, np.uint8), np.zeros((80, 80), np.bool_))
+    pool = Pool.of([host, donor], recipe="target", offsets=[None, ASIDE])
+    assert pool.targets == 1
+    assert len(pool.centres) == 8
     plan = augment.draw(
-        pool, torch.full((50,), HOST), 48, dataclasses.replace(PASTE, symmetry=True), generator()
+        pool, torch.zeros(60, dtype=torch.int64), 48, replace(PASTE, symmetry=True), generator()
     )
     assert plan.copies is not None
-    copied = plan.copies[plan.copies.index == DONOR]
-    assert len(copied.index) > 0
-    assert torch.equal(copied.matrix, torch.eye(2).expand_as(copied.matrix))
-    assert not torch.equal(plan.matrix, torch.eye(2).expand_as(plan.matrix))
+    assert len(set(plan.copies.index[plan.copies.index >= 0].tolist())) == 8
+    batch = augment.cut(pool, plan, 48, soft_mask=False)
+    seen = 0
+    for crop, mask in zip(levels(batch), batch.target[:, 0].numpy(), strict=True):
+        if mask.any():
+            seen += 1
+            bright = np.argwhere(crop > 120)
+            assert np.array_equal(np.argwhere(mask).min(0), bright.min(0))
+            assert np.array_equal(np.argwhere(mask).max(0), bright.max(0) - 1)
+    assert seen > 30
 
 
 def test_copies_are_turned_all_eight_ways_with_their_masks() -> None:
     pool = pool_for_copies(100, donor=target_at(20, 31))
     for symmetry, ways in ((False, 1), (True, 8)):
-        _, batch = pasted(pool, dataclasses.replace(PASTE, symmetry=symmetry))
+        _, batch = pasted(pool, replace(PASTE, symmetry=symmetry))
         above = levels(batch) - np.uint8(100)
         seen = {str(found[found.any(1)][:, found.any(0)].tolist()) for found in above}
         assert len(seen) == ways
@@ -300,11 +337,11 @@ def test_copies_are_turned_all_eight_ways_with_their_masks() -> None:
 
 def test_copies_vary_in_contrast_and_come_as_often_as_is_said() -> None:
     pool = pool_for_copies(100, donor=target_at(20, 31))
-    _, batch = pasted(pool, dataclasses.replace(PASTE, gain=2))
+    _, batch = pasted(pool, replace(PASTE, gain=2))
     gains = (batch.image.amax((1, 2, 3)) * 255 - 100) / 90
     assert 0.5 <= gains.min() < 0.7
     assert 1.5 < gains.max() <= (255 - 100) / 90
-    _, batch = pasted(pool, dataclasses.replace(PASTE, paste=0.5))
+    _, batch = pasted(pool, replace(PASTE, paste=0.5))
     assert 15 < (batch.target.sum((1, 2, 3)) > 0).sum() < 35
 
 
@@ -326,7 +363,7 @@ def test_a_copy_beside_a_target_leaves_it_as_it_is() -> None:
     there[38:42, 38:42] = True  # in the middle: in every crop
     pool = pool_for_copies(np.where(there, 240, 100), donor=target_at(20, 31), there=there)
     plan, batch = pasted(pool)
-    before = augment.cut(pool, dataclasses.replace(plan, copies=None), 48, soft_mask=False)
+    before = augment.cut(pool, replace(plan, copies=None), 48, soft_mask=False)
     own = before.target > 0
     assert torch.equal(own.sum((1, 2, 3)), torch.full((50,), 16))
     for now, then in zip(batch, before, strict=True):
@@ -341,7 +378,7 @@ def test_no_copy_touches_a_target() -> None:
     there[::6, ::6] = True  # nowhere is room for a copy with what surrounds it
     pool = pool_for_copies(100, donor=target_at(20, 31), there=there)
     plan, batch = pasted(pool)
-    before = augment.cut(pool, dataclasses.replace(plan, copies=None), 48, soft_mask=False)
+    before = augment.cut(pool, replace(plan, copies=None), 48, soft_mask=False)
     for now, then in zip(batch, before, strict=True):
         assert torch.equal(now, then)
 
@@ -395,7 +432,7 @@ def box(plan: Plan, number: int) -> tuple[int, int, int, int]:
     return x0, x1 + 1, y0, y1 + 1
 
 
-ADDED = dataclasses.replace(STILL, clutter=1)
+ADDED = replace(STILL, clutter=1)
 
 
 def pool_for_clutter(other: Sample, host: np.ndarray) -> Pool:
@@ -407,8 +444,8 @@ def with_clutter(pool: Pool, *, strength: float = 1, settings: Augment = ADDED, 
     plan = augment.draw(pool, torch.full((50,), 1), size, settings, generator())
     assert plan.clutter is not None
     index = torch.where(plan.clutter.index >= 0, 0, -1)
-    clutter = dataclasses.replace(plan.clutter, index=index, strength=torch.full((50,), float(strength)))
-    return augment.cut(pool, dataclasses.replace(plan, clutter=clutter), size, soft_mask=False)
+    clutter = replace(plan.clutter, index=index, strength=torch.full((50,), float(strength)))
+    return augment.cut(pool, replace(plan, clutter=clutter), size, soft_mask=False)
 
 
 def still(height: int, width: int, *, low: int, high: int) -> np.ndarray:
@@ -470,7 +507,7 @@ def test_clutter_over_a_target_leaves_its_labels() -> None:
 
 def test_clutter_comes_as_often_as_is_said_and_from_every_image() -> None:
     pool = pool_for_copies(image(80, 80), donor=target_at(20, 31))
-    settings = dataclasses.replace(STILL, clutter=0.5, clutter_strength=0.3)
+    settings = replace(STILL, clutter=0.5, clutter_strength=0.3)
     drawn = augment.draw(pool, torch.full((400,), HOST), 48, settings, generator()).clutter
     assert drawn is not None
     assert 160 < (drawn.index >= 0).sum() < 240

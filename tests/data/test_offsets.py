@@ -6,8 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
+from ismallnet.config import MaskOffset
 from ismallnet.data.check import check
-from ismallnet.data.offsets import medians, offsets
+from ismallnet.data.offsets import TURNS, medians, offsets, turned
+from ismallnet.types import Sample
 
 
 def spot(x: float, y: float, *, contrast: float = 80, side: int = 24) -> np.ndarray:
@@ -65,7 +67,39 @@ def test_the_check_of_a_data_set_says_where_masks_lie_beside_their_targets(
     if level == "note":
         assert row.count == 30
         assert row.detail.startswith("10 to 25 pixels: 0.5")
-        assert all(word in row.detail for word in ("left", "up", "symmetry: false"))
+        assert all(word in row.detail for word in ("left", "up", "mask_offset"))
+
+
+@pytest.mark.parametrize("turn", range(TURNS))
+@pytest.mark.parametrize(("dx", "dy"), [(-0.5, -0.5), (0.5, 0.5), (1, 0)])
+def test_a_turned_mask_is_as_far_beside_its_target_as_before(turn: int, dx: float, dy: float) -> None:
+    sample = Sample("a", spot(11.5 - dx, 9.5 - dy), square(10, 8))
+    off = MaskOffset(least=10, most=20, dx=dx, dy=dy)
+    (found,) = offsets(*turned(sample, turn, off)[1:])
+    assert (found.dx, found.dy) == pytest.approx((dx, dy), abs=0.15)
+
+
+def test_turns_are_all_eight_and_the_first_is_none() -> None:
+    sample = Sample(
+        "a", np.random.default_rng(0).integers(0, 9, (5, 7), np.uint8), np.zeros((5, 7), np.bool_)
+    )
+    off = MaskOffset(least=1, most=1, dx=0, dy=0)
+    seen = [turned(sample, turn, off).image for turn in range(TURNS)]
+    assert np.array_equal(seen[0], sample.image)
+    wanted = [np.rot90(side, k) for side in (sample.image, sample.image.T) for k in range(4)]
+    assert {(i.shape, i.tobytes()) for i in seen} == {(i.shape, i.tobytes()) for i in wanted}
+
+
+def test_masks_of_other_sizes_turn_with_their_image() -> None:
+    sample = Sample("a", spot(11, 11), square(10, 10))
+    result = turned(sample, 3, MaskOffset(least=17, most=20, dx=-0.5, dy=-0.5))
+    assert np.array_equal(result.mask, sample.mask[::-1, ::-1])
+
+
+def test_a_mask_moved_beyond_the_border_is_cut() -> None:
+    sample = Sample("a", spot(22, 11), square(20, 10))
+    moved = turned(sample, 1, MaskOffset(least=10, most=20, dx=-0.5, dy=0)).mask
+    assert moved.sum() == 12
 
 
 def test_the_masks_of_small_nudt_targets_lie_half_a_pixel_up_and_left(data_root: Path) -> None:

@@ -116,13 +116,14 @@ def draw(pool: Pool, index: Tensor, size: int, augment: Augment, generator: torc
 
     Args:
         pool: The images.
-        index: (B,) int64: which images, one a crop.
+        index: (B,) int64: which of the run's images, one a crop.
         size: S: side of the crops in pixels.
         augment: What may happen to them.
         generator: On the pool's device; the plan is a pure function of its state.
     """
     if augment.mode == "paper":
         return _draw_paper(pool, index, size, generator)
+    index = _forms(pool, index, augment, generator)
     warped, matrix = _matrices(pool.turns[index], augment, generator)
     centre = _centres(pool, index, size, matrix, augment.targets, generator)
     half = (size - 1) / 2
@@ -176,6 +177,14 @@ def _log_uniform(largest: float, shape: tuple[int, ...], generator: torch.Genera
 
 def _chance(probability: float, count: int, generator: torch.Generator) -> Tensor:
     return torch.rand(count, generator=generator, device=generator.device) < probability
+
+
+def _forms(pool: Pool, index: Tensor, augment: Augment, generator: torch.Generator) -> Tensor:
+    """One of the forms of each of the run's images."""
+    if pool.forms.shape[1] == 1 or not augment.symmetry:
+        return index
+    form = torch.randint(pool.forms.shape[1], (len(index),), generator=generator, device=index.device)
+    return pool.forms[index, form]
 
 
 def _symmetries(matrix: Tensor, turns: Tensor, generator: torch.Generator) -> Tensor:
@@ -250,7 +259,8 @@ def _curves(grey: Tensor, augment: Augment, generator: torch.Generator) -> tuple
 def _clutter(pool: Pool, count: int, size: int, augment: Augment, generator: torch.Generator) -> Clutter:
     """Draw an image, a place anywhere in it, a turn and a strength a crop."""
     device = pool.size.device
-    index = torch.randint(len(pool.size), (count,), generator=generator, device=device)
+    index = torch.randint(len(pool), (count,), generator=generator, device=device)
+    index = _forms(pool, index, augment, generator)
     matrix = torch.eye(2, device=device).expand(count, 2, 2)
     matrix = _symmetries(matrix, pool.turns[index], generator) if augment.symmetry else matrix
     centre = _centres(pool, index, size, matrix, 0, generator)
@@ -285,20 +295,24 @@ def _box_mean(planes: Tensor, side: int) -> Tensor:
 
 def _copies(pool: Pool, count: int, size: int, augment: Augment, generator: torch.Generator) -> Copies | None:
     """Draw a target, a turn, a place and a contrast a crop; None where nothing can be copied."""
-    if len(pool.centres) == 0 or size < PATCH:
+    if pool.targets == 0 or size < PATCH:
         return None
     device = pool.centres.device
-    which = torch.randint(len(pool.centres), (count,), generator=generator, device=device)
+    which = torch.randint(pool.targets, (count,), generator=generator, device=device)
     # an image without targets begins where the next one does: the last that begins there has them
-    index = torch.searchsorted(pool.first, which, right=True) - 1
+    index = torch.searchsorted(pool.first[: len(pool)], which, right=True) - 1
+    number = which - pool.first[index]
+    index = _forms(pool, index, augment, generator)
+    there = pool.count[index] > 0  # masks that were moved may have met, or left the image
+    which = pool.first[index] + torch.minimum(number, pool.count[index] - 1) * there
     matrix = torch.eye(2, device=device).expand(count, 2, 2)
     matrix = _symmetries(matrix, pool.turns[index], generator) if augment.symmetry else matrix
     corner = torch.randint(size - PATCH + 1, (count, 2), generator=generator, device=device)
     gain = _log_uniform(augment.gain, (count,), generator)
-    centre = pool.centres[which].floor() + 0.5  # of an even number of pixels
+    centre = pool.centres[which.clamp(max=len(pool.centres) - 1)].floor() + 0.5  # of an even number of pixels
     reach = torch.minimum(centre, pool.size[index] - 1 - centre).amin(1)
     whole = reach >= (PATCH - 1) / 2  # beyond the border there is a mirror image
-    wanted = _chance(augment.paste, count, generator) & whole
+    wanted = _chance(augment.paste, count, generator) & whole & there
     return Copies(torch.where(wanted, index, -1), centre, matrix, corner, gain)
 
 

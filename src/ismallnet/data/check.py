@@ -204,7 +204,7 @@ def _offset(dataset: str, masks: Mapping[str, _Mask]) -> CheckRow:
             texts[-1] += (
                 f"{abs(dx):.2f} {'right' if dx > 0 else 'left'}, {abs(dy):.2f} {'down' if dy > 0 else 'up'}"
             )
-    advice = "train it with symmetry: false"
+    advice = "give it a mask_offset in recipes"
     return (
         CheckRow(dataset, "note", what, found, "; ".join([*texts, advice]))
         if texts

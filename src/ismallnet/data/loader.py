@@ -10,18 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ismallnet import labels, targets
+from ismallnet.data import offsets as side
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ismallnet.config import Stage, Training
+    from ismallnet.config import MaskOffset, Stage, Training
     from ismallnet.types import Sample
 
 
@@ -32,7 +33,11 @@ def seed_of(*numbers: int) -> int:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pool:
-    """N images of any sizes on one device, P pixels together, row by row, one image after the other."""
+    """N images of any sizes on one device, P pixels together, row by row, one image after the other.
+
+    The images of the run come first. Behind them are turned forms of those whose masks have an orientation:
+    images with labels of their own, which are drawn in their place.
+    """
 
     pixels: Tensor
     """(P,) int32, its bytes, the lowest first, being grey level, mask, interior and boundary, each 0-255."""
@@ -48,11 +53,16 @@ class Pool:
     """(N,) int64: where an image's targets begin."""
     count: Tensor
     """(N,) int64: how many targets an image has."""
+    forms: Tensor
+    """(M, F) int64: the images that may be drawn for each of the run's M images, which are the first M."""
     turns: Tensor
-    """(N,) bool: whether flips, quarter turns and rotations apply to an image."""
+    """(N,) bool: whether an image may be turned where it is drawn; false of those with forms."""
+    targets: int
+    """How many of the T targets are of the first M images."""
 
     def __len__(self) -> int:
-        return len(self.start)
+        """The number of the run's images, M."""
+        return len(self.forms)
 
     @classmethod
     def of(
@@ -61,7 +71,7 @@ class Pool:
         *,
         recipe: str,
         device: str | torch.device = "cpu",
-        turns: Sequence[bool] | None = None,
+        offsets: Sequence[MaskOffset | None] | None = None,
     ) -> Pool:
         """Decouple the masks and move everything to the device.
 
@@ -69,39 +79,72 @@ class Pool:
             samples: Images with their masks.
             recipe: Label recipe, a key of `ismallnet.labels.RECIPES`.
             device: Where the images will live.
-            turns: Whether flips and turns apply, one an image; None: to all.
+            offsets: One an image: how masks lie beside their targets; None: not at all.
 
         Raises:
-            ValueError: there are no samples, or `turns` has another length.
+            ValueError: there are no samples, or `offsets` has another length.
         """
-        packed: list[NDArray[np.uint8]] = []
-        sizes, greys, centres, counts = [], [], [], []
-        for sample in samples:
-            decoupled = labels.decouple(sample.mask, recipe=recipe)
-            mask = sample.mask.astype(np.uint8) * np.uint8(255)
-            planes = np.stack([sample.image, mask, decoupled.interior, decoupled.boundary], axis=-1)
-            packed.append(planes.reshape(-1, 4))
-            sizes.append(sample.mask.shape[::-1])
-            greys.append([sample.image.mean() / 255, *np.percentile(sample.image, (0.1, 99.9)) / 255])
-            found = targets.find(sample.mask)
-            centres += [[target.x, target.y] for target in found]
-            counts.append(len(found))
-        if not packed:
+        rows, turned = [], []
+        chosen: list[MaskOffset | None] = []
+        for number, sample in enumerate(samples):
+            off = offsets[number] if offsets is not None and number < len(offsets) else None
+            chosen.append(off)
+            rows.append(_Row.of(sample, recipe))
+            if off is not None:
+                turned += [_Row.of(side.turned(sample, turn, off), recipe) for turn in range(1, side.TURNS)]
+        if not rows:
             raise ValueError("got no images; a run needs at least one")
-        if turns is not None and len(turns) != len(packed):
-            raise ValueError(f"got {len(turns)} values of turns for {len(packed)} images; give one an image")
-        size = torch.tensor(sizes)
+        if offsets is not None and len(offsets) != len(rows):
+            raise ValueError(f"got {len(offsets)} offsets for {len(rows)} images; give one an image")
+        shown = sum(len(row.centres) for row in rows)
+        own = torch.arange(len(rows))[:, None]
+        aside = torch.tensor([off is not None for off in chosen])
+        forms = own
+        if turned:
+            behind = len(rows) + torch.arange(len(turned)).view(-1, side.TURNS - 1)
+            forms = own.repeat(1, side.TURNS)
+            forms[aside, 1:] = behind
+        turns = torch.cat([~aside, torch.zeros(len(turned), dtype=torch.bool)])
+        rows += turned
+        size = torch.tensor([row.size for row in rows])
         beyond = np.zeros((int(size[:, 0].max()) + 1, 4), np.uint8)  # read, with weight 0, by the last image
-        count = torch.tensor(counts)
+        count = torch.tensor([len(row.centres) for row in rows])
+        pixels = np.concatenate([*(row.pixels for row in rows), beyond])
+        centres = [centre for row in rows for centre in row.centres]
         return cls(
-            pixels=torch.from_numpy(np.concatenate([*packed, beyond])).view(torch.int32).flatten().to(device),
+            pixels=torch.from_numpy(pixels).view(torch.int32).flatten().to(device),
             start=_starts(size.prod(1)).to(device),
             size=size.to(device),
-            grey=torch.tensor(greys, dtype=torch.float32).to(device),
+            grey=torch.tensor([row.grey for row in rows], dtype=torch.float32).to(device),
             centres=torch.tensor(centres, dtype=torch.float32).reshape(-1, 2).to(device),
             first=_starts(count).to(device),
             count=count.to(device),
-            turns=torch.tensor([True] * len(packed) if turns is None else turns).to(device),
+            forms=forms.to(device),
+            turns=turns.to(device),
+            targets=shown,
+        )
+
+
+class _Row(NamedTuple):
+    """One image of a pool."""
+
+    pixels: NDArray[np.uint8]
+    size: tuple[int, int]
+    grey: tuple[float, float, float]
+    centres: list[tuple[float, float]]
+
+    @classmethod
+    def of(cls, sample: Sample, recipe: str) -> _Row:
+        decoupled = labels.decouple(sample.mask, recipe=recipe)
+        mask = sample.mask.astype(np.uint8) * np.uint8(255)
+        planes = np.stack([sample.image, mask, decoupled.interior, decoupled.boundary], axis=-1)
+        height, width = sample.mask.shape
+        low, high = np.percentile(sample.image, (0.1, 99.9)) / 255
+        return cls(
+            pixels=planes.reshape(-1, 4),
+            size=(width, height),
+            grey=(sample.image.mean() / 255, low, high),
+            centres=[(target.x, target.y) for target in targets.find(sample.mask)],
         )
 
 

@@ -1,7 +1,8 @@
 """Do the masks lie on their targets? How far the centre of a mask is from the centre of the light in it.
 
 A data set whose masks are all off to one side has an orientation: a network that is shown its images turned
-and mirrored cannot learn on which side they lie, and gets the outline of every small target half wrong.
+and mirrored cannot learn on which side they lie, and gets the outline of every small target half wrong. So
+`turned` turns an image and leaves such masks on their side.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ import numpy as np
 from scipy import ndimage
 
 from ismallnet import targets
+from ismallnet.types import Sample
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from ismallnet.config import MaskOffset
 
 SIZES = ((1, 9), (10, 25), (26, 64), (65, None))
 """Least and largest area of each size class, in pixels; None: no limit."""
@@ -87,3 +91,47 @@ def medians(found: Iterable[Offset]) -> dict[tuple[int, int | None], tuple[int, 
             dx, dy = np.median([(o.dx, o.dy) for o in chosen], axis=0)
             table[low, high] = len(chosen), float(dx), float(dy)
     return table
+
+
+TURNS = 8
+"""The flips and quarter turns of an image, itself included."""
+
+
+def turned(sample: Sample, turn: int, off: MaskOffset) -> Sample:
+    """Turn a sample; masks that lay beside their targets lie on the same side as before.
+
+    A turn takes an offset to another one; masks of the sizes concerned are moved by the difference, rounded
+    to whole pixels. What is moved beyond the border is lost; masks that meet become one.
+
+    Args:
+        sample: One image with its mask.
+        turn: 0 (as it is) to 7: transposed where 4 is in it, then mirrored along x where 1 is, along y
+            where 2 is.
+        off: Which masks lie beside their targets, and where.
+    """
+    image, mask, dx, dy = sample.image, sample.mask, off.dx, off.dy
+    if turn & 4:
+        image, mask, dx, dy = image.T, mask.T, dy, dx
+    if turn & 1:
+        image, mask, dx = image[:, ::-1], mask[:, ::-1], -dx
+    if turn & 2:
+        image, mask, dy = image[::-1], mask[::-1], -dy
+    right, down = round(off.dx - dx), round(off.dy - dy)
+    if right or down:
+        mask = _moved(mask, right, down, off)
+    return Sample(sample.id, np.ascontiguousarray(image), np.ascontiguousarray(mask))
+
+
+def _moved(mask: NDArray[np.bool_], right: int, down: int, off: MaskOffset) -> NDArray[np.bool_]:
+    """Move the components of the sizes concerned."""
+    labels = targets.label(mask)[1]
+    areas = np.bincount(labels.ravel())
+    moves = (areas >= off.least) & (areas <= off.most)
+    moves[0] = False
+    rows, columns = np.nonzero(moves[labels])
+    result = mask.copy()
+    result[rows, columns] = False
+    rows, columns = rows + down, columns + right
+    inside = (rows >= 0) & (rows < mask.shape[0]) & (columns >= 0) & (columns < mask.shape[1])
+    result[rows[inside], columns[inside]] = True
+    return result
