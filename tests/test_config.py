@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ismallnet import config
-from ismallnet.config import Augment, Optimizer, Recipe, Stage, Training
+from ismallnet.config import Augment, MaskOffset, Optimizer, Recipe, Stage, Training
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 EXAMPLE = Recipe(
@@ -199,3 +199,17 @@ def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
 def test_recipes_are_read_without_torch() -> None:
     code = f"import sys, ismallnet.config as c; c.load({str(RECIPES[0])!r}); print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+def test_a_mistake_in_a_section_that_may_be_left_out_is_named(tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    text = "data: {sets: [{name: a, mask_offset: {least: 1, most: 2, dx: 0, dy: 0}}]}"
+    recipe.write_text(text)
+    assert config.load(recipe).data.sets[0].mask_offset == MaskOffset(least=1, most=2, dx=0, dy=0)
+    assert config.from_dict(config.to_dict(config.load(recipe))) == config.load(recipe)
+    recipe.write_text(text.replace("least", "laest"))
+    with pytest.raises(ValueError, match=r"mask_offset\.laest'; did you mean 'least'"):
+        config.load(recipe)
+    recipe.write_text(text.replace("most: 2", "most: 0"))
+    with pytest.raises(ValueError, match=r"mask_offset\.least, most: got \(1, 0\), accepted is areas"):
+        config.load(recipe)

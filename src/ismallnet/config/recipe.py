@@ -1,25 +1,14 @@
 """Recipes: everything that decides a training run, as frozen dataclasses with one set of defaults.
 
 A recipe comes from a YAML file that names only what differs from the defaults below; it is stored as JSON
-beside the weights it made, and comes back equal. jsonargparse reads it, and is imported where it is used;
-PyTorch is not, so the command line is quick.
+beside the weights it made, and comes back equal.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import json
-import re
-from argparse import ArgumentError
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import NoneType
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
-
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
+from typing import Literal
 
 _Value = bool | int | float | str | None
 """Of an option. Not `Any`: there jsonargparse makes an object of whatever class the file names."""
@@ -29,7 +18,12 @@ _PLACE = ("accelerator", "devices", "nodes")
 """Those that say where a run is made: they decide no more than its rounding."""
 
 
-def _require(ok: bool, key: str, got: object, accepted: str) -> None:
+def require(ok: bool, key: str, got: object, accepted: str) -> None:
+    """Refuse a value.
+
+    Raises:
+        ValueError: `ok` is false; the text has the key, the value and what is accepted.
+    """
     if not ok:
         raise ValueError(f"{key}: got {got!r}, accepted is {accepted}")
 
@@ -62,11 +56,6 @@ class MaskOffset:
     dy: float
     """Likewise; positive: the mask lies below."""
 
-    def __post_init__(self) -> None:
-        for name, accepted in (("least", 1), ("most", self.least)):
-            value = getattr(self, name)
-            _require(value >= accepted, f"mask_offset.{name}", value, f"an area of at least {accepted}")
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSet:
@@ -80,7 +69,10 @@ class TrainSet:
     """Where its masks lie beside their targets, on which side; `ismallnet data check` says it."""
 
     def __post_init__(self) -> None:
-        _require(self.weight > 0, "data.sets.weight", self.weight, "a positive number")
+        require(self.weight > 0, "data.sets.weight", self.weight, "a positive number")
+        if (off := self.mask_offset) is not None:
+            areas = off.least, off.most
+            require(1 <= off.least <= off.most, "mask_offset.least, most", areas, "areas, 1 <= least <= most")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +86,8 @@ class Data:
     """None: train on the whole train lists, no validation. 0 to 4: that fold of each train list validates."""
 
     def __post_init__(self) -> None:
-        _require(len(self.sets) > 0, "data.sets", self.sets, "at least one data set")
-        _require(self.fold is None or 0 <= self.fold < 5, "data.fold", self.fold, "null or 0 to 4")
+        require(len(self.sets) > 0, "data.sets", self.sets, "at least one data set")
+        require(self.fold is None or 0 <= self.fold < 5, "data.fold", self.fold, "null or 0 to 4")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,13 +143,13 @@ class Augment:
         chances = ("targets", "warp", "intensity", "stretch", "blur", "blank", "invert", "clutter", "paste")
         for name in chances:
             value = getattr(self, name)
-            _require(0 <= value <= 1, f"augment.{name}", value, "a probability, 0 to 1")
+            require(0 <= value <= 1, f"augment.{name}", value, "a probability, 0 to 1")
         for name in ("scale", "aspect", "gain", "gamma"):
             value = getattr(self, name)
-            _require(value >= 1, f"augment.{name}", value, "a number of at least 1 (1: off)")
+            require(value >= 1, f"augment.{name}", value, "a number of at least 1 (1: off)")
         for name in ("rotation", "offset", "noise", "clutter_strength"):
             value = getattr(self, name)
-            _require(value >= 0, f"augment.{name}", value, "a number of at least 0 (0: off)")
+            require(value >= 0, f"augment.{name}", value, "a number of at least 0 (0: off)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,12 +185,12 @@ class Objective:
         weights = ("lambda1", "lambda2", "fit", "adversarial", "consistency", "background", "semantic")
         for name in weights:
             value = getattr(self, name)
-            _require(value >= 0, f"objective.{name}", value, "a number of at least 0 (0: off)")
+            require(value >= 0, f"objective.{name}", value, "a number of at least 0 (0: off)")
         for name in ("discriminator_lr", "classifier_lr"):
             value = getattr(self, name)
-            _require(value > 0, f"objective.{name}", value, "a positive number")
+            require(value > 0, f"objective.{name}", value, "a positive number")
         value = self.first_stage
-        _require(0 < value < 1, "objective.first_stage", value, "a fraction above 0 and below 1")
+        require(0 < value < 1, "objective.first_stage", value, "a fraction above 0 and below 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,13 +225,13 @@ class Optimizer:
     """Largest norm of all gradients together; 0: no clipping."""
 
     def __post_init__(self) -> None:
-        _require(self.lr > 0, "optimizer.lr", self.lr, "a positive number")
+        require(self.lr > 0, "optimizer.lr", self.lr, "a positive number")
         for name in ("momentum", "beta2"):
             value = getattr(self, name)
-            _require(0 <= value < 1, f"optimizer.{name}", value, "0 to below 1")
+            require(0 <= value < 1, f"optimizer.{name}", value, "0 to below 1")
         for name in ("weight_decay", "clip"):
             value = getattr(self, name)
-            _require(value >= 0, f"optimizer.{name}", value, "a number of at least 0")
+            require(value >= 0, f"optimizer.{name}", value, "a number of at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,7 +245,7 @@ class Schedule:
     """Fraction of the steps over which the rate rises from 0; not for `triangle`."""
 
     def __post_init__(self) -> None:
-        _require(0 <= self.warmup < 1, "schedule.warmup", self.warmup, "a fraction, 0 to below 1")
+        require(0 <= self.warmup < 1, "schedule.warmup", self.warmup, "a fraction, 0 to below 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,9 +265,9 @@ class Stage:
 
     def __post_init__(self) -> None:
         sides_fit = bool(self.sizes) and min(self.sizes) >= 16
-        _require(sides_fit, "training.stages.sizes", self.sizes, "sides of at least 16")
-        _require(self.batch >= 1, "training.stages.batch", self.batch, "at least 1")
-        _require(self.fraction > 0, "training.stages.fraction", self.fraction, "a positive number")
+        require(sides_fit, "training.stages.sizes", self.sizes, "sides of at least 16")
+        require(self.batch >= 1, "training.stages.batch", self.batch, "at least 1")
+        require(self.fraction > 0, "training.stages.fraction", self.fraction, "a positive number")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -310,16 +302,16 @@ class Training:
 
     def __post_init__(self) -> None:
         given = (self.steps is not None) + (self.epochs is not None)
-        _require(given <= 1, "training", "both steps and epochs", "one of them")
+        require(given <= 1, "training", "both steps and epochs", "one of them")
         for name in ("steps", "epochs", "max_minutes"):
             value = getattr(self, name)
-            _require(value is None or value > 0, f"training.{name}", value, "a positive number")
+            require(value is None or value > 0, f"training.{name}", value, "a positive number")
         for name in ("validate_every", "save_every", "save_minutes", "log_every", "devices", "nodes"):
             value = getattr(self, name)
-            _require(value > 0, f"training.{name}", value, "a positive number")
-        _require(len(self.stages) > 0, "training.stages", self.stages, "at least one stage")
-        _require(0 <= self.ema < 1, "training.ema", self.ema, "0 to below 1")
-        _require(self.seed >= 0, "training.seed", self.seed, "a number of at least 0")
+            require(value > 0, f"training.{name}", value, "a positive number")
+        require(len(self.stages) > 0, "training.stages", self.stages, "at least one stage")
+        require(0 <= self.ema < 1, "training.ema", self.ema, "0 to below 1")
+        require(self.seed >= 0, "training.seed", self.seed, "a number of at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -338,68 +330,12 @@ class Recipe:
     training: Training = Training()
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self.augment.paste == 0 or self.labels == "target",
             "augment.paste",
             self.augment.paste,
             f"0 with labels {self.labels}, which depend on the whole image: a copied target has none",
         )
-
-
-def load(path: str | Path, *, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """Read a recipe from a YAML (or JSON) file.
-
-    Args:
-        path: The file; it names what differs from the defaults.
-        overrides: Dotted keys and values on top of it, such as `{"optimizer.lr": 0.1}`; text is read as YAML.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: an unknown key (the nearest known one is named), a wrong type or a value out of range.
-    """
-    texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in (overrides or {}).items()}
-    return read(path, parser(), [f"--{key}={text}" for key, text in texts.items()])
-
-
-def read(path: str | Path, keys: ArgumentParser, words: Sequence[str]) -> Recipe:
-    """As `load`, with options of a command line, which `keys` knows, on top of the file."""
-    import yaml
-
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no recipe at {path}; the recipes of the project are in recipes/*.yaml")
-    try:
-        return _build(yaml.safe_load(path.read_text(encoding="utf-8")) or {}, keys, words)
-    except (ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: {one_line(error)}") from None
-
-
-def dump(recipe: Recipe, path: str | Path) -> None:
-    """Write a recipe as YAML, every value spelled out; `load` gives it back equal."""
-    Path(path).write_text(to_yaml(recipe), encoding="utf-8")
-
-
-def to_yaml(recipe: Recipe) -> str:
-    """The recipe as the text that `dump` writes."""
-    import yaml
-
-    text: str = yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True)
-    return text
-
-
-def to_dict(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as plain dicts, lists, numbers and strings, for JSON or YAML."""
-    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(recipe)))
-    return plain
-
-
-def from_dict(values: Mapping[str, Any]) -> Recipe:
-    """The recipe that `to_dict` came from; missing keys take their defaults.
-
-    Raises:
-        ValueError: an unknown key, a wrong type or a value out of range.
-    """
-    return _build(values, parser(), ())
 
 
 def decisive(recipe: Recipe, *, anywhere: bool = False) -> Recipe:
@@ -414,49 +350,3 @@ def decisive(recipe: Recipe, *, anywhere: bool = False) -> Recipe:
     training = dataclasses.replace(recipe.training, **{name: getattr(usual, name) for name in names})
     data = dataclasses.replace(recipe.data, root=Data().root)
     return dataclasses.replace(recipe, data=data, training=training)
-
-
-def parser(**keywords: Any) -> ArgumentParser:
-    """A parser whose options are the keys of a recipe; the keywords are those of jsonargparse's class."""
-    from jsonargparse import ArgumentParser
-
-    keys = ArgumentParser(exit_on_error=False, print_config=None, **keywords)
-    keys.add_class_arguments(Recipe)
-    return keys
-
-
-def one_line(error: Exception) -> str:
-    """The message of an error of jsonargparse or YAML, without line breaks and what says the same twice."""
-    return " ".join(re.sub(r"Errors:.*(?=Given value:)", "", str(error), flags=re.DOTALL).split())
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint at the known name that is most like an unknown one; empty where none is like it."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _build(values: Mapping[str, Any], keys: ArgumentParser, words: Sequence[str]) -> Recipe:
-    _check_keys(Recipe, values, "")
-    try:
-        made = keys.instantiate(keys.parse_args(words, namespace=keys.parse_object(dict(values))))
-    except ArgumentError as error:
-        raise ValueError(one_line(error)) from None
-    return Recipe(**{name: made[name] for name in get_type_hints(Recipe)})
-
-
-def _check_keys(kind: Any, value: Any, key: str) -> None:
-    """Refuse unknown keys by their nearest, and the nulls that jsonargparse takes for keys left out."""
-    if get_origin(kind) is tuple and isinstance(value, list):
-        for index, item in enumerate(value):
-            _check_keys(get_args(kind)[0], item, f"{key}[{index}]")
-    elif dataclasses.is_dataclass(kind):
-        _require(isinstance(value, Mapping), key or "recipe", value, "a mapping")
-        hints = get_type_hints(kind)
-        for name, item in value.items():
-            place = f"{key}.{name}" if key else str(name)
-            if name not in hints:
-                raise ValueError(f"unknown key {place!r}{nearest(str(name), hints)} of {', '.join(hints)}")
-            _check_keys(hints[name], item, place)
-    else:
-        _require(value is not None or NoneType in get_args(kind), key, value, "a value")
