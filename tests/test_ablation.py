@@ -27,7 +27,7 @@ from ismallnet.cli import main
 from ismallnet.detector import load
 from ismallnet.evaluate import evaluate
 from ismallnet.models import create_model
-from ismallnet.train import _Trainer, train
+from ismallnet.train import Trainer, train
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "ablation.yaml"
 FEW: Mapping[str, Mapping[str, str]] = {name: VARIANTS[name] for name in ("base", "none", "ldf")}
@@ -160,7 +160,7 @@ def test_variants_see_the_same_images_at_one_seed(recipe: Path, root: Path, tmp_
     """Crops, grey levels and masks are equal; only the label recipe changes the streams' maps."""
     fabric = Fabric(accelerator="cpu", devices=1)
     trainers = {
-        run.variant: _Trainer(run.recipe, fabric, tmp_path / run.name)
+        run.variant: Trainer(run.recipe, fabric, tmp_path / run.name)
         for run in plan(recipe, root=root, seeds=(0,))
     }
     base = trainers.pop("base")

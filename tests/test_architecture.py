@@ -23,7 +23,7 @@ LAYERS = (
     ("benchmark",),
     ("shared",),
     ("train", "detect", "calibrate", "convert"),
-    ("evaluate", "objectives", "optim", "history", "large", "pictures", "tables", "publish"),
+    ("evaluate", "objectives", "optim", "devices", "history", "large", "pictures", "tables", "publish"),
     ("detector",),
     ("export",),
     ("runtimes",),

@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ismallnet import checkpoint, config, history
-from ismallnet.train import _fabric, _Trainer, train
+from ismallnet import checkpoint, config, devices, history
+from ismallnet.train import Trainer, train
 from tiny import recipe, write_images
 
 
@@ -195,7 +195,7 @@ def test_a_set_with_a_mask_offset_is_shown_in_turned_forms(root: Path, tmp_path:
     (chosen,) = plain.data.sets
     aside = dataclasses.replace(chosen, mask_offset=config.MaskOffset(least=1, most=40, dx=-0.5, dy=0))
     both = dataclasses.replace(plain, data=dataclasses.replace(plain.data, sets=(chosen, aside)))
-    pool = _Trainer(both, _fabric(both.training), tmp_path / "other").pool
+    pool = Trainer(both, devices.launch(both.training), tmp_path / "other").pool
     half = len(pool) // 2
     assert [len(set(forms)) for forms in pool.forms.tolist()] == [1] * half + [8] * half
 
@@ -255,7 +255,7 @@ opened = []
 sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
 from ismallnet import config
 from tiny import recipe
-from ismallnet.train import _fabric, _Trainer, train
+from ismallnet.train import Trainer, train
 root = Path(sys.argv[1])
 for name in ("folder", "NUDT-SIRST"):
     tree = config.to_dict(recipe(root / name, steps=2, fold=0))

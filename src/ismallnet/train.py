@@ -11,12 +11,9 @@ folders for `ismallnet detect` and `evaluate`; `history.csv`, `curves.png`, `ten
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import json
 import math
-import os
-import platform
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -31,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 import ismallnet
-from ismallnet import checkpoint, config, data, optim
+from ismallnet import checkpoint, config, data, devices, optim
 from ismallnet.data import augment
 from ismallnet.data.loader import Order, Pool, Timetable, seed_of
 from ismallnet.detector import find_weights
@@ -89,14 +86,11 @@ def train(recipe: Recipe, *, out: str | Path, resume: bool = False, advance: Adv
             recipe than that of the run to be resumed.
         FloatingPointError: the loss is no longer finite.
     """
-    torch.set_flush_denormal(True)  # denormal numbers make a step on a CPU up to eight times slower
-    fabric = _fabric(recipe.training)
-    if fabric.device.type == "cpu":
-        _keep_memory()
+    fabric = devices.launch(recipe.training)
     out = Path(out)
     if fabric.is_global_zero:
         _check_out(out, recipe, resume=resume)
-    trainer = _Trainer(recipe, fabric, out)
+    trainer = Trainer(recipe, fabric, out)
     try:
         finished = trainer.run(advance)
     finally:
@@ -115,7 +109,7 @@ def train(recipe: Recipe, *, out: str | Path, resume: bool = False, advance: Adv
     return result
 
 
-class _Trainer:
+class Trainer:
     """One run on this process: what it works with, and what changes from step to step."""
 
     def __init__(self, recipe: Recipe, fabric: Fabric, out: Path) -> None:
@@ -129,7 +123,7 @@ class _Trainer:
         self.order = Order([len(d) for d in learn], weights, seed=recipe.training.seed)
         self.table = Timetable.of(recipe.training, self.order.epoch_length)
         for stage in self.table.stages:
-            _check_share(stage.batch, fabric.world_size)
+            devices.check_share(stage.batch, fabric.world_size)
         self.objective = _objective(recipe, fabric)
         self.network = self.objective.network
         self.average = optim.Average(self.network, decay=recipe.training.ema)
@@ -163,7 +157,7 @@ class _Trainer:
             self.minutes = earlier + (time.perf_counter() - began) / 60
 
         while self.step < self.table.steps:
-            self._make_step()
+            self.make_step()
             tick()
             done = self.step == self.table.steps
             stop = False
@@ -184,7 +178,8 @@ class _Trainer:
                 return False
         return True
 
-    def _make_step(self) -> None:
+    def make_step(self) -> None:
+        """Make a batch and step every part."""
         recipe, table = self.recipe, self.table
         epoch = table.epoch(self.step)
         factor = optim.rate(recipe.schedule, self.step, table.steps, epoch=epoch, epochs=table.epochs)
@@ -192,30 +187,38 @@ class _Trainer:
         for part, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
                 group["lr"] = self.rate * self.objective.factor(part)
-        with self._clock("batches"):
+        with self.clock("batches"):
             batch = self._batch()
         torch.manual_seed(seed_of(recipe.training.seed, _LAYERS, self.step, self.fabric.global_rank))
         self._set_mode(table.at(self.step)[0].batch_norm)
         losses: dict[str, Tensor] = {}
         norms: list[Tensor] = []
         logits: Tensor | None = None
-        for turn in self.objective.turns(self.parts, batch, self.step / table.steps):
+        turns = self.objective.turns(self.parts, batch, self.step / table.steps)
+        while turn := self._next(turns):
             losses[turn.part] = turn.loss.detach()
             norms.append(self._take(turn))
             logits = logits if turn.logits is None else turn.logits.detach()
         self.step += 1
-        self.average.update(self.network, self.step)
+        with self.clock("optimiser"):
+            self.average.update(self.network, self.step)
         self.seen = batch, logits
         self.tally.add(losses, torch.stack(norms).norm(), *self.seen)
+
+    def _next(self, turns: Iterator[Turn]) -> Turn | None:
+        with self.clock("forward"):
+            return next(turns, None)
 
     def _take(self, turn: Turn) -> Tensor:
         """Step a part by its loss; the norm of its gradient."""
         optimizer = self.optimizers[turn.part]
-        optimizer.zero_grad()
-        self.fabric.backward(turn.loss)
-        weights = self.parts[turn.part].module.parameters()
-        norm = nn.utils.clip_grad_norm_(weights, self.recipe.optimizer.clip or math.inf)
-        optimizer.step()
+        with self.clock("backward"):
+            optimizer.zero_grad()
+            self.fabric.backward(turn.loss)
+        with self.clock("optimiser"):
+            weights = self.parts[turn.part].module.parameters()
+            norm = nn.utils.clip_grad_norm_(weights, self.recipe.optimizer.clip or math.inf)
+            optimizer.step()
         return norm
 
     def _batch(self) -> Batch:
@@ -261,8 +264,8 @@ class _Trainer:
         """Score the validation folds by the averaged weights; keep those weights where they are the best."""
         if not self.fabric.is_global_zero:
             return
-        with self._clock("validation"):
-            row = _score(self.average.module, self.judges, self.recipe, self.fabric.device)
+        with self.clock("validation"):
+            row = self.score()
         self.history.add({"step": self.step, **row})
         self.last = {"step": self.step, **row}
         if row["val_iou"] > self.best.get("val_iou", -1):
@@ -270,11 +273,28 @@ class _Trainer:
             self._save_model(BEST)
         self.tally.restart()
 
+    def score(self) -> dict[str, float]:
+        """Rates of the averaged weights on the validation folds, and `val_iou`: the mean pooled IoU."""
+        from ismallnet.detector import Detector
+        from ismallnet.evaluate import evaluate
+
+        detector = Detector.from_model(
+            self.average.module,
+            name=self.recipe.model.name,
+            device=str(self.fabric.device),
+            precision=self.recipe.training.precision,
+        )
+        row: dict[str, float] = {}
+        for fold in self.judges:
+            report = evaluate(detector, fold, bootstrap=0, details=False)
+            row |= {f"{fold.name}_{metric}": report.rates.overall[metric].value for metric in _VALIDATED}
+        return {**row, "val_iou": sum(row[f"{fold.name}_iou"] for fold in self.judges) / len(self.judges)}
+
     def _save(self) -> None:
         """Write the model of this moment and all that is needed to go on."""
         if not self.fabric.is_global_zero:
             return
-        with self._clock("saving"):
+        with self.clock("saving"):
             self._save_model(LAST)
             groups = {"objective": self.objective.state_dict(), "average": self.average.module.state_dict()}
             groups |= {_memory(part): optim.state_tensors(o) for part, o in self.optimizers.items()}
@@ -326,30 +346,15 @@ class _Trainer:
         return [*names, "val_iou"] if self.judges else names
 
     @contextmanager
-    def _clock(self, name: str) -> Iterator[None]:
+    def clock(self, name: str) -> Iterator[None]:
+        """Time a part of the run. Those of a step but the batches are not: a GPU has not done them yet."""
         began = time.perf_counter()
         yield
-        self.spent[name] += time.perf_counter() - began
+        if name in self.spent:
+            self.spent[name] += time.perf_counter() - began
 
 
 _VALIDATED = ("iou", "niou", "pd", "fa")
-
-
-def _score(
-    network: nn.Module, judges: list[Dataset], recipe: Recipe, device: torch.device
-) -> dict[str, float]:
-    """Rates on the validation folds, and `val_iou`: the mean of their pooled IoU."""
-    from ismallnet.detector import Detector
-    from ismallnet.evaluate import evaluate
-
-    detector = Detector.from_model(
-        network, name=recipe.model.name, device=str(device), precision=recipe.training.precision
-    )
-    row: dict[str, float] = {}
-    for fold in judges:
-        report = evaluate(detector, fold, bootstrap=0, details=False)
-        row |= {f"{fold.name}_{metric}": report.rates.overall[metric].value for metric in _VALIDATED}
-    return {**row, "val_iou": sum(row[f"{fold.name}_iou"] for fold in judges) / len(judges)}
 
 
 def _datasets(chosen: config.Data) -> tuple[list[Dataset], list[Dataset]]:
@@ -389,40 +394,6 @@ def _start_from(network: nn.Module, weights: str) -> None:
             f"model.weights: {folder} holds {saved.name}, another network than the recipe's; give the recipe "
             f"the same name and its options, {dict(saved.options)}"
         ) from error
-
-
-def _fabric(training: config.Training) -> Fabric:
-    """The devices, launched. Under torchrun their number is torchrun's."""
-    from lightning_fabric import Fabric
-
-    devices, nodes = training.devices, training.nodes
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        devices = int(os.environ["LOCAL_WORLD_SIZE"])
-        nodes = int(os.environ["WORLD_SIZE"]) // devices
-    fabric = Fabric(
-        accelerator=training.accelerator,
-        devices=devices,
-        num_nodes=nodes,
-        strategy="ddp" if devices * nodes > 1 else "auto",
-        precision="bf16-mixed" if training.precision == "bf16" else "32-true",
-    )
-    fabric.launch()
-    return fabric
-
-
-def _keep_memory() -> None:
-    """Let glibc keep freed memory: fresh pages for every large tensor cost a tenth of a step on a CPU."""
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(-4, 0)  # M_MMAP_MAX: no mapping of its own for a large block
-        libc.mallopt(-1, -1)  # M_TRIM_THRESHOLD: nothing is given back
-
-
-def _check_share(batch: int, world_size: int) -> None:
-    if batch % world_size:
-        raise ValueError(
-            f"{world_size} devices cannot share a batch of {batch} equally; choose a multiple of it"
-        )
 
 
 def _check_out(out: Path, recipe: Recipe, *, resume: bool) -> None:

@@ -112,7 +112,7 @@ def speed(
                         "times_as_fast": f"{plain / middle:.2f}",
                         "times_as_fast_as_first": f"{first / middle:.2f}",
                         **gaps,
-                        **_circumstances(),
+                        **circumstances(),
                     }
                 )
         store.replace({"model": name, "side_px": str(side)}, rows)
@@ -199,7 +199,7 @@ def _accuracy(way: Way, plain: Way, samples: Sequence[Sample]) -> dict[str, str]
     }
 
 
-def _circumstances() -> dict[str, str]:
+def circumstances() -> dict[str, str]:
     """Return what a time depends on."""
     import torch
 

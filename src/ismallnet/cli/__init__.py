@@ -61,6 +61,9 @@ BENCHMARK_VERBS = {
         benchmark.add_speed,
         benchmark.run_speed,
     ),
+    "train": Verb(
+        "time training steps of the plain loop and of ours", benchmark.add_train, benchmark.run_train
+    ),
     "ablation": Verb(
         "train the compact network's variants, a queue that many can share",
         benchmark.add_ablation,

@@ -1,4 +1,4 @@
-"""``ismallnet benchmark table1|figure3|curves|speed|ablation``."""
+"""``ismallnet benchmark table1|figure3|curves|speed|train|ablation``."""
 
 from __future__ import annotations
 
@@ -83,6 +83,32 @@ def add_speed(parser: Parser) -> None:
         default="results/speed",
         metavar="DIR",
         help="folder for speed.csv, speed.md and profile.md (default: %(default)s)",
+    )
+
+
+def add_train(parser: Parser) -> None:
+    """Add the options of the verb."""
+    _add_root(parser)
+    parser.add_argument(
+        "--recipes",
+        nargs="+",
+        default=("recipes/fast-joint.yaml",),
+        metavar="FILE",
+        help="supervised ones (default: recipes/fast-joint.yaml)",
+    )
+    parser.add_argument("--batch", type=int, metavar="N", help="images a step (default: the recipe's)")
+    parser.add_argument(
+        "--rounds", type=int, default=5, metavar="N", help="of each way, in turns (default: %(default)s)"
+    )
+    parser.add_argument("--steps", type=int, default=4, metavar="N", help="a round (default: %(default)s)")
+    parser.add_argument(
+        "--validate", type=int, default=8, metavar="N", help="images a round (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--out",
+        default="results/speed",
+        metavar="DIR",
+        help="folder for training.csv and training.md (default: %(default)s)",
     )
 
 
@@ -228,6 +254,29 @@ def run_speed(options: argparse.Namespace) -> int:
     columns = ("model", "runtime", "precision", "median_ms", "times_as_fast", "largest_difference", "iou")
     table(columns, [[row[column] for column in columns] for row in rows])
     say(f"speed.csv, speed.md and profile.md are in {out}")
+    return OK
+
+
+def run_train(options: argparse.Namespace) -> int:
+    """Do the work and print what came of it; the exit status."""
+    from ismallnet.benchmark.training import to_markdown, training_speed
+    from ismallnet.checkpoint import write_text
+
+    with progress("training") as advance:
+        rows = training_speed(
+            options.recipes,
+            out=options.out,
+            root=options.root,
+            batch=options.batch,
+            rounds=options.rounds,
+            steps=options.steps,
+            validate=options.validate,
+            advance=advance,
+        )
+    write_text(Path(options.out) / "training.md", to_markdown(rows))
+    columns = ("recipe", "size_px", "batch", "way", "images_s", "times_as_fast")
+    table(columns, [[row[column] for column in columns] for row in rows])
+    say(f"training.csv and training.md are in {options.out}")
     return OK
 
 
