@@ -27,6 +27,7 @@ LAYERS = (
     ("detector",),
     ("export",),
     ("runtimes",),
+    ("catalogue",),
     ("checkpoint",),
     ("config",),
     ("models", "filters", "metrics", "data", "losses", "draw"),
@@ -40,7 +41,7 @@ LAYER = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}
 TORCH_FREE = (
     "ismallnet", "ismallnet.cli", "ismallnet.config", "ismallnet.data", "ismallnet.detect",
     "ismallnet.detector", "ismallnet.draw", "ismallnet.evaluate", "ismallnet.checkpoint",
-    "ismallnet.calibrate", "ismallnet.export", "ismallnet.export.cache", "ismallnet.filters",
+    "ismallnet.calibrate", "ismallnet.catalogue", "ismallnet.export", "ismallnet.export.cache", "ismallnet.filters",
     "ismallnet.labels", "ismallnet.large", "ismallnet.maps", "ismallnet.media", "ismallnet.metrics",
     "ismallnet.quantiles", "ismallnet.raster", "ismallnet.rules", "ismallnet.runtimes", "ismallnet.streams",
     "ismallnet.targets", "ismallnet.tiles", "ismallnet.types",

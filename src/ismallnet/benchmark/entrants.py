@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ismallnet.benchmark.published import published
-from ismallnet.detector import Detector, NoWeightsError, load
+from ismallnet.catalogue import NoWeightsError
+from ismallnet.detector import Detector, load
 from ismallnet.filters import NotCalibratedError, calibration_of, list_filters
 from ismallnet.models import list_models
 from ismallnet.plugins import PluginError
