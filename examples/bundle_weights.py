@@ -111,8 +111,9 @@ Weights for infrared small-target detection with the Python package `ismallnet`.
 [0, 1], any size from 16×16; normalisation is part of the model. Output: a probability a pixel, and the
 interior and boundary maps.
 
-SHA-256 of the weights: `{checksum}` (of several
-files: of what `sha256sum *.safetensors` prints). Parameters in half precision, batch-norm statistics in float32.
+SHA-256 of the weights: `{checksum}`
+(of several files: of what `sha256sum *.safetensors` prints). Parameters in half precision, batch-norm
+statistics in float32.
 
 ## Training
 
