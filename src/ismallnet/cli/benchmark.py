@@ -331,8 +331,9 @@ def _add_common(parser: Parser, out: str, what: str) -> None:
         "--weights",
         nargs="+",
         default=(),
-        metavar="NAME=DIR",
-        help="a run's folder as NAME, of the list or a row of its own; NAME:DATA=DIR for one data set",
+        metavar="NAME=DIR[,DIR]",
+        help="a run's folder as NAME, of the list or a row of its own; NAME:DATA=DIR for one data set; "
+        "NAME=DIR,DIR,DIR for runs that differ by their seed",
     )
     parser.add_argument("--out", default=out, metavar="DIR", help=f"folder for {what} (default: %(default)s)")
     _add_log(parser)
@@ -372,6 +373,7 @@ def _datasets(options: argparse.Namespace) -> list[Dataset]:
 
 
 def _weights(words: list[str]) -> dict[str, str]:
+    from ismallnet.benchmark.entrants import by_seed
     from ismallnet.data.layouts import find_layout
 
     found: dict[str, str] = {}
@@ -382,9 +384,11 @@ def _weights(words: list[str]) -> dict[str, str]:
         if ":" in name:  # any name of the data set
             own, _, data = name.partition(":")
             name = f"{own}:{find_layout(data).name}"
-        if name in found:
-            raise ValueError(f"--weights has {name} twice; give one folder a name")
-        found[name] = folder
+        folders = folder.split(",")
+        named = by_seed(name, folders) if len(folders) > 1 else {name: folder}
+        if twice := found.keys() & named.keys():
+            raise ValueError(f"--weights has {min(twice)} twice; give one folder a name")
+        found |= named
     return found
 
 
