@@ -1,8 +1,9 @@
-"""Make the bundled weights of a finished run: half precision, and a model card that quotes stored reports.
+"""Make weights to share of a finished run: half precision, checksums, and a model card of stored reports.
 
 python examples/bundle_weights.py runs/joint ismallnet-s              # weights, to be evaluated
 python examples/bundle_weights.py runs/joint ismallnet-s --reports results/ismallnet-s    # and the card,
                                                                       # and the results in the README
+python examples/bundle_weights.py runs/nuaa ismallnet-nuaa --into weights    # beside the package
 
 The reports are `ismallnet evaluate ismallnet-s ... --out results/ismallnet-s/NUAA-standard` and so on, of
 these very weights: another checksum is refused.
@@ -11,15 +12,16 @@ these very weights: another checksum is refused.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from ismallnet import checkpoint
-from ismallnet.detector import WEIGHTS
+from ismallnet.catalogue import WEIGHTS
 
 README = Path(__file__).parents[1] / "README.md"
+SHARD_BYTES = 15_000_000
+"""Larger weights are in several files, each, with its header, under 16 MB."""
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 RATES = {
     "standard": ("iou", "niou", "f1", "pd", "fa"),
@@ -52,15 +54,18 @@ def main() -> None:
     parser.add_argument(
         "--before", default="", help="what the weights went through before this run, for the card"
     )
+    parser.add_argument("--into", type=Path, default=WEIGHTS, help="folder of model folders (the package's)")
     options = parser.parse_args()
-    folder = WEIGHTS / options.name
+    folder = options.into / options.name
     model, saved = checkpoint.load_model(options.run / "last")
     checkpoint.save_model(
-        folder, model, name=saved.name, options=saved.options, metadata=saved.metadata, half=True
-    )
-    checksum = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    size = (folder / "model.safetensors").stat().st_size
-    print(f"{folder}: {size / 1e6:.2f} MB, SHA-256 {checksum}")
+        folder, model, name=saved.name, options=saved.options, metadata=saved.metadata, half=True,
+        shard_bytes=SHARD_BYTES,
+    )  # fmt: skip
+    checksum = checkpoint.weights_sha256(folder)
+    files = checkpoint.weight_files(folder)
+    size = sum(path.stat().st_size for path in files)
+    print(f"{folder}: {size / 1e6:.2f} MB in {len(files)} files, SHA-256 {checksum}")
     if options.reports:
         reports = [
             json.loads(path.read_text("utf-8")) for path in sorted(options.reports.glob("*/report.json"))
@@ -73,6 +78,8 @@ def main() -> None:
         result = json.loads((options.run / "result.json").read_text("utf-8"))
         text = card(options.name, dict(saved.metadata), result, reports, checksum, options.before)
         (folder / "README.md").write_text(text, encoding="utf-8")
+        if options.into != WEIGHTS:
+            return
         readme = README.read_text(encoding="utf-8")
         before, _, rest = readme.partition(BEGIN)
         after = rest.partition(END)[2]
@@ -104,7 +111,9 @@ Weights for infrared small-target detection with the Python package `ismallnet`.
 [0, 1], any size from 16×16; normalisation is part of the model. Output: a probability a pixel, and the
 interior and boundary maps.
 
-SHA-256 of `model.safetensors`: `{checksum}`. Parameters in half precision, batch-norm statistics in float32.
+SHA-256 of the weights: `{checksum}`
+(of several files: of what `sha256sum *.safetensors` prints). Parameters in half precision, batch-norm
+statistics in float32.
 
 ## Training
 

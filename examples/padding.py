@@ -17,7 +17,8 @@ import numpy as np
 
 import ismallnet
 from ismallnet import checkpoint, data
-from ismallnet.detector import WEIGHTS, Detector
+from ismallnet.catalogue import WEIGHTS
+from ismallnet.detector import Detector
 from ismallnet.evaluate import provenance
 
 COLUMNS = [

@@ -28,3 +28,9 @@ def data_root() -> Path:
 def _width_of_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is printed is as wide as in a file, whatever the workers of a parallel run say of a terminal."""
     monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _weights_of_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights of whoever runs the tests are not among those that a name is looked for in."""
+    monkeypatch.delenv("ISMALLNET_WEIGHTS", raising=False)

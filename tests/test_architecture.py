@@ -27,6 +27,7 @@ LAYERS = (
     ("detector",),
     ("export",),
     ("runtimes",),
+    ("catalogue",),
     ("checkpoint",),
     ("config",),
     ("models", "filters", "metrics", "data", "losses", "draw"),
@@ -38,12 +39,12 @@ LAYERS = (
 """From the top down; a module may import from the layers below its own, and from its own package."""
 LAYER = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}
 TORCH_FREE = (
-    "ismallnet", "ismallnet.cli", "ismallnet.config", "ismallnet.data", "ismallnet.detect",
-    "ismallnet.detector", "ismallnet.draw", "ismallnet.evaluate", "ismallnet.checkpoint",
-    "ismallnet.calibrate", "ismallnet.export", "ismallnet.export.cache", "ismallnet.filters",
+    "ismallnet", "ismallnet.calibrate", "ismallnet.catalogue", "ismallnet.checkpoint", "ismallnet.cli",
+    "ismallnet.config", "ismallnet.data", "ismallnet.detect", "ismallnet.detector", "ismallnet.draw",
+    "ismallnet.evaluate", "ismallnet.export", "ismallnet.export.cache", "ismallnet.filters",
     "ismallnet.labels", "ismallnet.large", "ismallnet.maps", "ismallnet.media", "ismallnet.metrics",
-    "ismallnet.quantiles", "ismallnet.raster", "ismallnet.rules", "ismallnet.runtimes", "ismallnet.streams",
-    "ismallnet.targets", "ismallnet.tiles", "ismallnet.types",
+    "ismallnet.quantiles", "ismallnet.raster", "ismallnet.rules", "ismallnet.runtimes",
+    "ismallnet.streams", "ismallnet.targets", "ismallnet.tiles", "ismallnet.types",
 )  # fmt: skip
 HELP_CPU_S = 0.5
 

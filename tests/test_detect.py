@@ -529,7 +529,7 @@ def test_the_python_of_the_quickstart_runs(tmp_path: Path, monkeypatch: pytest.M
     save_model(
         tmp_path / "ismallnet-s", create_model("ismallnet-s", **options), name="ismallnet-s", options=options
     )
-    monkeypatch.setattr("ismallnet.detector.WEIGHTS", tmp_path)
+    monkeypatch.setattr("ismallnet.catalogue.WEIGHTS", tmp_path)
     monkeypatch.chdir(tmp_path)
     cv2.imwrite("scene.png", scene())
     assert cv2.imwritemulti("stack.tif", [scene().astype(np.uint16) * 16] * 2)

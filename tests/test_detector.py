@@ -16,8 +16,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import ismallnet
-from ismallnet import checkpoint, detector
-from ismallnet.detector import Detector, NoWeightsError, load
+from ismallnet import catalogue, checkpoint
+from ismallnet.catalogue import NoWeightsError
+from ismallnet.detector import Detector, load
 from ismallnet.maps import Maps
 from ismallnet.media import Image, normalise
 from ismallnet.models import create_model
@@ -242,7 +243,7 @@ def test_the_threshold_may_be_set(saved: Path) -> None:
 def test_a_bundled_model_goes_by_its_name(
     model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(detector, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(catalogue, "WEIGHTS", tmp_path)
     checkpoint.save_model(tmp_path / "ismallnet", model, name="ismallnet", options=NARROW)
     assert load("ismallnet", device="cpu").name == "ismallnet"
 
@@ -250,7 +251,7 @@ def test_a_bundled_model_goes_by_its_name(
 def test_a_model_without_weights_is_refused_with_the_command_that_trains_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(detector, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(catalogue, "WEIGHTS", tmp_path)
     with pytest.raises(
         NoWeightsError, match=r"ismallnet train recipes/\S+\.yaml --model\.name ismallnet-dna --out \S+"
     ):

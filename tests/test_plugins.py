@@ -19,8 +19,9 @@ import torch
 import tiny
 from ismallnet import checkpoint, config, plugins
 from ismallnet.benchmark.entrants import enter, facts, list_entrants
+from ismallnet.catalogue import NoWeightsError
 from ismallnet.cli import main
-from ismallnet.detector import NoWeightsError, load
+from ismallnet.detector import load
 from ismallnet.filters import FILTERS, NotCalibratedError, all_filters, bundled_k, find_filter, list_filters
 from ismallnet.models import MODELS, all_models, create_model, find_model, list_models
 

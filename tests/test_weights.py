@@ -13,7 +13,8 @@ import pytest
 
 import ismallnet
 from ismallnet import data
-from ismallnet.detector import WEIGHTS, Detector
+from ismallnet.catalogue import WEIGHTS
+from ismallnet.detector import Detector
 from ismallnet.evaluate import evaluate
 from ismallnet.media import RangeWarning
 

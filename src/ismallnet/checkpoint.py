@@ -1,7 +1,8 @@
 """Weights and training states on disk: safetensors and JSON, nothing pickled, nothing half-written.
 
-A model folder follows the Hugging Face hub's convention (`config.json`, `model.safetensors`), so it can be
-shared there. A training state is a folder inside the run's folder, written under another name and renamed.
+A model folder follows the Hugging Face hub's convention, so it can be shared there: `config.json` and
+`model.safetensors`, or shards with `model.safetensors.index.json`. A training state is a folder inside the
+run's folder, written under another name and renamed.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -20,9 +22,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+SUMS = "sha256"
+"""The key of `config.json` with the SHA-256 of each file of weights, by its name."""
 _STATE, _INFO, _TENSORS = "state-", "state.json", "state.safetensors"
+_SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 _UNFINISHED = ".unfinished-"
+_NO_CONFIG = "is no JSON object with 'model' and 'options'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +64,12 @@ def save_model(
     options: Mapping[str, Any],
     metadata: Mapping[str, Any] | None = None,
     half: bool = False,
+    shard_bytes: int | None = None,
 ) -> None:
     """Write a model folder; one that is there is replaced file by file, each atomically, the weights first.
+
+    With ``shard_bytes`` it is one to share: its config has the checksums of the weights, so a folder that was
+    being replaced when the process was killed is refused by `load_model` until it is written again.
 
     Args:
         folder: Where; made if it does not exist.
@@ -67,9 +77,11 @@ def save_model(
         name: The name that `create_model` made it by.
         options: The options that `create_model` made it with. What the name means is stored with them, so
             that the weights outlive a change of what it means.
-        metadata: JSON values that are stored too; the keys `model`, `options` and `plugin` are taken.
+        metadata: JSON values that are stored too; `model`, `options`, `plugin` and `sha256` are taken.
         half: Store parameters in half precision: half the size, read back as float32. Buffers, the
             batch-norm statistics among them, stay as they are: a variance may be beyond half's range.
+        shard_bytes: Most bytes of tensors in a file, beside a header of some kilobytes; weights of more are
+            sharded. A tensor is never divided: one that is larger has a file to itself. None: one file.
 
     Raises:
         ValueError: metadata with a key that is taken.
@@ -78,7 +90,7 @@ def save_model(
 
     from ismallnet.models import distribution_of, find_model
 
-    taken = {"model", "options", "plugin"} & set(metadata or {})
+    taken = {"model", "options", "plugin", SUMS} & set(metadata or {})
     if taken:
         raise ValueError(f"metadata has the key {taken.pop()!r}, which is taken; rename it")
     tensors = model.state_dict()
@@ -94,12 +106,46 @@ def save_model(
         fresh = folder.with_name(f"{_UNFINISHED}{folder.name}")
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
-        _write_tensors(fresh / WEIGHTS, tensors)
-        _write_json(fresh / CONFIG, config)
+        _fill(fresh, tensors, config, shard_bytes)
         fresh.rename(folder)
         return
-    _write_tensors(folder / WEIGHTS, tensors)
+    _fill(folder, tensors, config, shard_bytes)
+
+
+def _fill(
+    folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any], shard_bytes: int | None
+) -> None:
+    """Write the weights, their index where there are several files, the config; drop what they replace."""
+    shards = [list(tensors)] if shard_bytes is None else _shards(tensors, shard_bytes)
+    count = len(shards)
+    names = (
+        [f"model-{n:05}-of-{count:05}.safetensors" for n in range(1, count + 1)] if count > 1 else [WEIGHTS]
+    )
+    for name, keys in zip(names, shards, strict=True):
+        _write_tensors(folder / name, {key: tensors[key] for key in keys})
+    if count > 1:
+        places = {key: name for name, keys in zip(names, shards, strict=True) for key in keys}
+        total = sum(tensor.nbytes for tensor in tensors.values())
+        _write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
+    if shard_bytes is not None:
+        config = {**config, SUMS: {name: file_sha256(folder / name) for name in names}}
     _write_json(folder / CONFIG, config)
+    stale = {path.name for path in folder.iterdir() if _SHARD.fullmatch(path.name)} | {WEIGHTS, INDEX}
+    for name in stale - {*names, *([INDEX] if count > 1 else [])}:
+        (folder / name).unlink(missing_ok=True)
+
+
+def _shards(tensors: Mapping[str, Tensor], most: int) -> list[list[str]]:
+    """Divide tensors, in their order, into groups of at most so many bytes, or of one tensor."""
+    groups: list[list[str]] = [[]]
+    size = 0
+    for key, tensor in tensors.items():
+        if groups[-1] and size + tensor.nbytes > most:
+            groups.append([])
+            size = 0
+        groups[-1].append(key)
+        size += tensor.nbytes
+    return groups
 
 
 def load_model(folder: str | Path) -> tuple[nn.Module, Saved]:
@@ -109,26 +155,27 @@ def load_model(folder: str | Path) -> tuple[nn.Module, Saved]:
         The network in float32, on the CPU, in evaluation mode; and what else the folder says.
 
     Raises:
-        FileNotFoundError: the folder has no `config.json` or no `model.safetensors`.
+        FileNotFoundError: the folder has no `config.json`, or lacks a file of weights.
         PluginError: the model's distribution is not installed or broken, or the name is another one's here.
-        ValueError: a damaged file, or weights that are not those of the model that the folder names.
+        ValueError: a damaged file, one with another checksum than the config's, or weights that are not those
+            of the model that the folder names.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     from ismallnet.models import create_model, distribution_of
     from ismallnet.plugins import PluginError
 
     folder = Path(folder)
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"no {name} in {folder}; a model folder has {CONFIG} and {WEIGHTS}")
+    files = weight_files(folder)
+    config = _read_config(folder)
+    for name, sum_ in config.pop(SUMS, {}).items():
+        if file_sha256(folder / name) != sum_:
+            raise ValueError(
+                f"{folder / name} is damaged or not the file of these weights: its SHA-256 is not that in "
+                f"{CONFIG}; get the folder again, or write it again where it was made"
+            )
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         saved = Saved(config.pop("model"), config.pop("options"), config, config.pop("plugin", None))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        what = "is no JSON object with 'model' and 'options'"
-        raise ValueError(f"{folder / CONFIG} {what}: {error}") from error
+        raise ValueError(f"{folder / CONFIG} {_NO_CONFIG}: {error}") from error
     here = distribution_of(saved.name)
     if here != saved.plugin:
         owner = "ismallnet" if saved.plugin is None else saved.plugin
@@ -138,16 +185,81 @@ def load_model(folder: str | Path) -> tuple[nn.Module, Saved]:
             f"installed here or no longer has it; install one that has{other}"
         )
     model = create_model(saved.name, **saved.options)
-    try:
-        stored = load_file(folder / WEIGHTS)
-    except SafetensorError as error:
-        raise ValueError(f"{folder / WEIGHTS} is truncated or no safetensors file: {error}") from error
+    stored = {key: tensor for path in files for key, tensor in _read_tensors(path).items()}
     tensors = {key: t.float() if t.is_floating_point() else t for key, t in stored.items()}
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
-        raise ValueError(f"{folder / WEIGHTS} does not hold the weights of {saved.name!r}: {error}") from None
+        what = files[0] if len(files) == 1 else folder
+        raise ValueError(f"{what} does not hold the weights of {saved.name!r}: {error}") from None
     return model.eval(), saved
+
+
+def weight_files(folder: str | Path) -> tuple[Path, ...]:
+    """Return the files of a model folder's weights: those that its checksums are of, else one, else shards.
+
+    Raises:
+        FileNotFoundError: no model folder, or a file of weights is missing.
+        ValueError: a config or an index that is not to be read.
+    """
+    folder = Path(folder)
+    if not (folder / CONFIG).is_file():
+        raise FileNotFoundError(f"no {CONFIG} in {folder}; a model folder has {CONFIG} and {WEIGHTS}")
+    names = list(_read_config(folder).get(SUMS, {}))
+    if not names and (folder / INDEX).is_file() and not (folder / WEIGHTS).is_file():
+        try:
+            places = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
+            names = sorted(set(places.values()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{folder / INDEX} is no index of shards: {error!r}") from error
+    names = names or [WEIGHTS]
+    for name in names:
+        if Path(name).name != name:
+            raise ValueError(
+                f"{folder} names the file of weights {name!r}; it has to be in the folder itself"
+            )
+        if not (folder / name).is_file():
+            of = f"a model folder has {CONFIG} and {WEIGHTS}"
+            if len(names) > 1:
+                of = f"its weights are in {len(names)} files, and all are needed"
+            raise FileNotFoundError(f"no {name} in {folder}; {of}")
+    return tuple(folder / name for name in names)
+
+
+def weights_sha256(folder: str | Path) -> str:
+    """Return what tells a model folder's weights from others: the SHA-256 of the file of weights.
+
+    Of shards it is that of the lines ``<SHA-256>  <name>`` that ``sha256sum *.safetensors`` writes.
+
+    Raises:
+        FileNotFoundError: as `weight_files`.
+        ValueError: as `weight_files`.
+    """
+    files = weight_files(folder)
+    if len(files) == 1:
+        return file_sha256(files[0])
+    lines = "".join(f"{file_sha256(path)}  {path.name}\n" for path in sorted(files))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """Read a config as far as that it is an object, whose checksums are an object too."""
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config.get(SUMS, {}).items()
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{folder / CONFIG} {_NO_CONFIG}: {error}") from error
+    return dict(config)
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is truncated or no safetensors file: {error}") from error
 
 
 def save_state(run: str | Path, state: State) -> None:

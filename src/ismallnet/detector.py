@@ -7,7 +7,6 @@ resizes where a protocol asks for it, applies the threshold and measures the tar
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from scipy.special import expit, logit
 
+from ismallnet.catalogue import find_weights, list_weights
 from ismallnet.maps import Function, Maps, framed, joined, one_by_one, resize
 from ismallnet.media import Image
 from ismallnet.rules import Fixed, Rule, Statistical
@@ -31,17 +31,11 @@ if TYPE_CHECKING:
 
     from ismallnet.runtimes import Artefact, Run, RuntimeName
 
-WEIGHTS = Path(__file__).parent / "weights"
-"""The bundled weights, a model folder each."""
 BATCH_PX = {"cpu": 2**18, "accelerator": 2**22}
 """Pixels that a network is given at once, in tiles or images of one size: one tile on a CPU, 16 elsewhere."""
 CALIBRATION = "calibration.json"
 """The file in a folder that ``ismallnet calibrate`` writes."""
 _LEAST = np.float32(1e-7)
-
-
-class NoWeightsError(LookupError):
-    """A model that was never trained: it would answer at random."""
 
 
 class Detector:
@@ -61,7 +55,8 @@ class Detector:
         name: As given.
         rule: As given; may be replaced.
         tiling: How images are cut into tiles, and from which size on; None: never. May be replaced.
-        weights_sha256: Of the file of weights that `load` read; None for any other detector.
+        weights_sha256: Of the weights that `load` read (`checkpoint.weights_sha256`); None for any other
+            detector.
         folder: The model folder that `load` read; None for any other detector.
         runtime: What runs a network: `torch`, `onnxruntime` or `openvino`; None for any other function.
         precision: In which arithmetic: `fp32`, `bf16`, `fp16` or `int8`; None likewise.
@@ -258,10 +253,10 @@ class Detector:
 
 
 def list_detectors() -> list[str]:
-    """Return the names that `load` takes: networks with bundled weights, then filters."""
+    """Return the names that `load` takes: those with weights (`ismallnet.catalogue`), then filters."""
     from ismallnet.filters import list_filters
 
-    return [*sorted(file.parent.name for file in WEIGHTS.glob("*/config.json")), *list_filters()]
+    return [*list_weights(), *list_filters()]
 
 
 def load(
@@ -279,9 +274,10 @@ def load(
 
     Args:
         name_or_folder: A name of `list_detectors()`; or a model folder (`config.json` and
-            `model.safetensors`, as on the Hugging Face hub); or a run's folder, of which the weights that
-            were best on validation are taken, else the last; or what ``ismallnet export`` wrote, its folder
-            or the graph in it. A name goes before a folder of that name (`./ismallnet-s` is the folder).
+            `model.safetensors`, or shards of it, as on the Hugging Face hub); or a run's folder, of which the
+            weights that were best on validation are taken, else the last; or what ``ismallnet export`` wrote,
+            its folder or the graph in it. A name goes before a folder of that name (`./ismallnet-s` is the
+            folder).
         device: Of a network, as torch names it, or `auto`: an accelerator if there is one, else the CPU.
             Filters run on the CPU.
         threshold: Of a network: the score above which a pixel is target; 0.5 where None.
@@ -341,8 +337,7 @@ def load(
 def _load_network(
     name_or_folder: str | Path, device: str, runtime: str | None, bf16: bool, images: int
 ) -> Detector:
-    from ismallnet.checkpoint import WEIGHTS as WEIGHTS_FILE
-    from ismallnet.checkpoint import file_sha256, load_model
+    from ismallnet.checkpoint import load_model, weights_sha256
     from ismallnet.runtimes import is_artefact, name_of, open_artefact
 
     path, on_cpu = Path(name_or_folder), device in ("auto", "cpu")
@@ -354,20 +349,24 @@ def _load_network(
         artefact, used, run = open_artefact(path, runtime=chosen, bf16=bf16, images=images)
         return Detector.from_artefact(artefact, used, run, name=f"{artefact.model} ({path})", bf16=bf16)
     folder = find_weights(name_or_folder)
-    place = "" if folder.parent == WEIGHTS else f" ({folder})"
+    named = folder.name if folder == list_weights().get(folder.name) else None
     if runtime not in (None, "torch") and on_cpu:
         from ismallnet.export.cache import graph_of
 
         if graph := graph_of(folder, runtime=chosen, bf16=bf16, images=images):
             artefact, used, run = open_artefact(graph[0], runtime=graph[1], bf16=bf16)
-            detector = Detector.from_artefact(artefact, used, run, name=f"{artefact.model}{place}", bf16=bf16)
+            name = named or f"{artefact.model} ({folder})"
+            detector = Detector.from_artefact(artefact, used, run, name=name, bf16=bf16)
             detector.folder = folder
             return detector
     model, saved = load_model(folder)
     detector = Detector.from_model(
-        model, name=f"{saved.name}{place}", device=device, precision="bf16" if bf16 else "float32"
+        model,
+        name=named or f"{saved.name} ({folder})",
+        device=device,
+        precision="bf16" if bf16 else "float32",
     )
-    detector.folder, detector.weights_sha256 = folder, file_sha256(folder / WEIGHTS_FILE)
+    detector.folder, detector.weights_sha256 = folder, weights_sha256(folder)
     return detector
 
 
@@ -390,35 +389,6 @@ def _calibrated_rule(path: Path, detector: Detector) -> Rule:
             f"{path} is for {name} {of}, not for {detector.name} {own}; run ismallnet calibrate for that one"
         )
     return rule
-
-
-def find_weights(name_or_folder: str | Path) -> Path:
-    """Return the model folder that a name or a folder stands for; see `load` for both and the errors."""
-    if (WEIGHTS / name_or_folder / "config.json").is_file() and Path(name_or_folder).name == str(
-        name_or_folder
-    ):
-        return WEIGHTS / name_or_folder  # known without the networks, whose import is PyTorch's
-    from ismallnet.filters import list_filters
-    from ismallnet.models import find_model, list_models
-
-    name = str(name_or_folder)
-    if name in list_models():
-        raise NoWeightsError(
-            f"{name} has no trained weights here, and random ones are not run; train it and load its folder: "
-            f"ismallnet train {find_model(name).recipe} --model.name {name} --out runs/{name}"
-        )
-    folder = Path(name_or_folder)
-    for candidate in (folder, folder / "best", folder / "last"):
-        if (candidate / "config.json").is_file():
-            return candidate
-    if folder.is_dir():
-        raise FileNotFoundError(
-            f"no config.json in {folder} or its folders best and last; give a model's or a run's folder"
-        )
-    known = [*list_models(), *list_filters()]
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    raise FileNotFoundError(f"{name} is neither a folder nor a model; {hint}choose from {', '.join(known)}")
 
 
 def _checked(pixels: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -81,8 +81,7 @@ def overlay(
         raise ValueError(f"got {len(kinds)} kinds for {len(targets)} targets; give one a target")
     factor = 1 if as_is else -(-SIDE // max(image.shape))
     levels = np.round(255 * np.clip(image, 0, 1)).astype(np.uint8) if as_is else stretch(image)
-    grey = np.repeat(np.repeat(levels, factor, 0), factor, 1)
-    picture = np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR), np.uint8)
+    picture = np.asarray(cv2.cvtColor(enlarge(levels, factor), cv2.COLOR_GRAY2BGR), np.uint8)
     boxes = [
         _box(picture, target, factor, COLOURS[kind]) for target, kind in zip(targets, kinds, strict=True)
     ]
@@ -91,6 +90,24 @@ def overlay(
         if text:
             taken.append(_text(picture, f"#{number}  {target.peak:.2f}", COLOURS[kind], box, taken))
     return picture
+
+
+def enlarge(picture: NDArray[Any], factor: int) -> NDArray[Any]:
+    """Enlarge a picture of any type by a whole factor, at least 1: every pixel becomes a square."""
+    return np.repeat(np.repeat(picture, factor, 0), factor, 1)
+
+
+def outline(picture: NDArray[np.uint8], mask: NDArray[np.bool_], colour: Colour) -> None:
+    """Draw the edges of a mask, a pixel wide and inside it, on a picture of the same window.
+
+    Args:
+        picture: (factor · H, factor · W, 3), drawn on.
+        mask: (H, W).
+        colour: In BGR.
+    """
+    large = enlarge(mask.view(np.uint8), picture.shape[0] // mask.shape[0])
+    inside = cv2.erode(large, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    picture[large > inside] = colour
 
 
 def panel(
@@ -157,7 +174,7 @@ def _overlap(a: Box, b: Box) -> int:
 def _cell(picture: NDArray[np.uint8], caption: str, height: int, width: int) -> Picture:
     """Centre a picture on (height, width) black pixels below a line with its caption."""
     factor = max(1, min(height // picture.shape[0], width // picture.shape[1]))
-    picture = np.repeat(np.repeat(picture, factor, 0), factor, 1)
+    picture = enlarge(picture, factor)
     if picture.ndim == 2:
         picture = np.asarray(cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR), np.uint8)
     (w, _), _ = cv2.getTextSize(caption, _FONT, _TEXT, 1)

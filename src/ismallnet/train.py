@@ -29,9 +29,9 @@ from torch import Tensor, nn
 
 import ismallnet
 from ismallnet import checkpoint, config, data, devices, optim
+from ismallnet.catalogue import find_weights
 from ismallnet.data import augment
 from ismallnet.data.loader import Order, Pool, Timetable, seed_of
-from ismallnet.detector import find_weights
 from ismallnet.history import History, Tally
 from ismallnet.models import create_model
 from ismallnet.objectives import Objective, Part, Turn, make_objective

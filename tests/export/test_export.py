@@ -15,7 +15,7 @@ from torch import nn
 
 import ismallnet
 from ismallnet import checkpoint, data
-from ismallnet.detector import WEIGHTS
+from ismallnet.catalogue import WEIGHTS
 from ismallnet.export import check, export
 from ismallnet.export.check import Difference, ExportError, require
 from ismallnet.export.graph import ScoreGraph, write_onnx

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ismallnet.benchmark.published import published
-from ismallnet.detector import Detector, NoWeightsError, load
+from ismallnet.benchmark.seeds import name_of
+from ismallnet.catalogue import NoWeightsError, find_weights
+from ismallnet.checkpoint import CONFIG
+from ismallnet.detector import Detector, load
 from ismallnet.filters import NotCalibratedError, calibration_of, list_filters
 from ismallnet.models import list_models
 from ismallnet.plugins import PluginError
@@ -97,6 +101,34 @@ def list_entrants(names: Sequence[str] | None, weights: Mapping[str, str]) -> li
     return list(dict.fromkeys([*names, *(key.partition(":")[0] for key in weights)]))
 
 
+def by_seed(name: str, folders: Sequence[str]) -> dict[str, str]:
+    """Name several folders of weights of one detector by the seeds of their training.
+
+    Args:
+        name: What the detector is called, with ``:DATA`` where it takes part on one data set only.
+        folders: Model folders or runs' folders.
+
+    Returns:
+        The folders by NAME, or NAME:DATA, each with its seed (`seeds.name_of`).
+
+    Raises:
+        ValueError: Weights without a seed, or two with the same.
+        FileNotFoundError: A folder without weights.
+    """
+    own, colon, data = name.partition(":")
+    found: dict[str, str] = {}
+    for folder in folders:
+        config = json.loads((find_weights(folder) / CONFIG).read_text("utf-8"))
+        seed = _training_seed(config)
+        if seed is None:
+            raise ValueError(f"{folder} does not say by which seed it was trained; give it a name of its own")
+        key = f"{name_of(own, seed)}{colon}{data}"
+        if key in found:
+            raise ValueError(f"{folder} and {found[key]} are both of seed {seed}; give each seed once")
+        found[key] = folder
+    return found
+
+
 def enter(
     names: Sequence[str], data: str, weights: Mapping[str, str], *, device: str = "auto"
 ) -> tuple[dict[str, Detector], list[Missing]]:
@@ -119,6 +151,8 @@ def enter(
         try:
             ready[name] = load(source, device=device)
         except NoWeightsError as error:
+            if any(key.startswith(name_of(name, "")) for key in weights):
+                continue  # its seeds take part
             command = str(error).rpartition(": ")[2]  # its text ends in it
             missing.append(Missing(name, data, f"{NO_WEIGHTS}: train with {command}"))
         except (NotCalibratedError, PluginError) as error:
@@ -153,8 +187,13 @@ def facts(detector: Detector) -> Facts:
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         macs=multiply_adds(model),
         trained_on=" + ".join(lists) or None,
-        training_seed=saved.metadata.get("recipe", {}).get("training", {}).get("seed"),
+        training_seed=_training_seed(saved.metadata),
     )
+
+
+def _training_seed(metadata: Mapping[str, Any]) -> int | None:
+    seed: int | None = metadata.get("recipe", {}).get("training", {}).get("seed")
+    return seed
 
 
 def multiply_adds(model: nn.Module) -> int:

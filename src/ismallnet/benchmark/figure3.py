@@ -281,11 +281,8 @@ def _zoom(each: Look) -> Zoom | None:
     if len(true) == 0:
         return None
     index = int(true.area.argmin())
-    y, x = true.centroid[index]
-    half = max(ZOOM_PX, 2 * int((true.box[index, 2:] - true.box[index, :2]).max())) / 2
     height, width = each.sample.mask.shape
-    half = min(half, height / 2, width / 2)
-    y, x = (min(max(at, half - 0.5), side - half - 0.5) for at, side in ((y, height), (x, width)))
+    y, x, half = zoom_on(true.centroid[index], true.box[index], (height, width))
     marks = [(mark.x / width, mark.y / height) for panel in each.panels.values() for mark in panel.marks]
     marks += [(x / width, y / height) for y, x in true.centroid]
 
@@ -295,7 +292,27 @@ def _zoom(each: Look) -> Zoom | None:
         ]
         return sum(inside)
 
-    return Zoom(float(x), float(y), half, min(((0, 1), (1, 1), (1, 0), (0, 0)), key=hidden))
+    return Zoom(x, y, half, min(((0, 1), (1, 1), (1, 0), (0, 0)), key=hidden))
+
+
+def zoom_on(
+    centre: Sequence[float], box: Sequence[int], shape: tuple[int, int], *, least_px: int = ZOOM_PX
+) -> tuple[float, float, float]:
+    """Return the square around a component that is shown enlarged: y and x of its centre, half of its side.
+
+    Twice the component's longer side, at least ``least_px``, moved into the image; in pixels.
+
+    Args:
+        centre: y, x.
+        box: y0, x0, y1, x1, half-open.
+        shape: (H, W) of the image.
+        least_px: Least side, where the image has it.
+    """
+    height, width = shape
+    y0, x0, y1, x1 = box
+    half = min(max(least_px, 2 * max(y1 - y0, x1 - x0)), height, width) / 2
+    y, x = (min(max(at, half - 0.5), side - half - 0.5) for at, side in zip(centre, shape, strict=True))
+    return float(y), float(x), float(half)
 
 
 def _surfaces(looks: Sequence[Look], names: Sequence[str]) -> Any:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ismallnet.benchmark.entrants import NO_WEIGHTS
 from ismallnet.benchmark.published import BOUND, Published, find_published, published
+from ismallnet.benchmark.seeds import HEADER, LEAST, spreads, to_cells
 from ismallnet.metrics.report import DOUBTFUL
 from ismallnet.metrics.strata import STRATA
 
@@ -52,6 +53,7 @@ def _of_data_set(data: str, split: str, rows: Sequence[Row], table: Table) -> li
         else:
             lines += _pooled(own)
         lines += _without_doubtful(own)
+        lines += _over_seeds(own)
     return lines + _strata(data, table.strata)
 
 
@@ -128,6 +130,17 @@ def _without_doubtful(rows: Sequence[Row]) -> list[str]:
         if reduced
         else []
     )
+
+
+def _over_seeds(rows: Sequence[Row]) -> list[str]:
+    """The networks' rows, those of one detector together."""
+    cells = [to_cells(spread) for spread in spreads(rows)]
+    note = (
+        f"Networks over the seeds of their training. With fewer than {LEAST} seeds a row claims nothing; it "
+        "is above or below the paper's number where the interval over images (bootstrap) and that over "
+        "seeds (Student's t) both are."
+    )
+    return ["", note, "", *to_table(HEADER, cells)] if cells else []
 
 
 def _strata(data: str, strata: Sequence[Row]) -> list[str]:

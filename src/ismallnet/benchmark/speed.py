@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ismallnet.benchmark.store import Row, Store
+from ismallnet.catalogue import NoWeightsError, find_weights
 from ismallnet.data.synthetic import scene
-from ismallnet.detector import find_weights
 from ismallnet.evaluate import package_version, provenance
 from ismallnet.export import check, describe, write
 from ismallnet.runtimes import RUNTIMES, Precision, RuntimeName, eager, is_installed, open_artefact
@@ -126,7 +126,6 @@ def network(name: str) -> tuple[nn.Module, str]:
     import torch
 
     from ismallnet.checkpoint import load_model
-    from ismallnet.detector import NoWeightsError
     from ismallnet.models import create_model
 
     try:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ismallnet.benchmark.page import short_commit, to_table
+from ismallnet.benchmark.seeds import t_interval
 from ismallnet.benchmark.variants import BASE, QUESTIONS, VARIANTS
 from ismallnet.data.layouts import find_layout
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 Verdict = Literal["yes", "no", "not resolved"]
 MARGIN = 1.0
 """Points of IoU: a gain is denied only where one this large is ruled out. Surely above 0, any gain counts."""
-LEVEL = 0.95
 _RATES = {"iou": ("IoU", 1e2, 2), "niou": ("nIoU", 1e2, 2), "pd": ("Pd", 1e2, 2), "fa": ("Fa ×1e-6", 1e6, 1)}
 """Title of a column, its unit as a factor, its digits."""
 
@@ -54,15 +54,10 @@ def compare(base: Mapping[int, float], other: Mapping[int, float]) -> Paired:
         base: By seed, a rate in points.
         other: Likewise.
     """
-    from scipy.stats import t
-
     gains = {seed: base[seed] - other[seed] for seed in sorted(base.keys() & other.keys())}
     values = list(gains.values())
     mean = statistics.fmean(values) if values else math.nan
-    if len(values) < 2:
-        return Paired(gains, mean, math.nan, math.nan)
-    half = float(t.ppf((1 + LEVEL) / 2, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
-    return Paired(gains, mean, mean - half, mean + half)
+    return Paired(gains, mean, *t_interval(values))
 
 
 def conclude(verdicts: Iterable[Verdict]) -> Verdict:

@@ -69,6 +69,11 @@ BENCHMARK_VERBS = {
         benchmark.add_ablation,
         benchmark.run_ablation,
     ),
+    "errors": Verb(
+        "show a detector's worst errors, and what each kind of them costs",
+        benchmark.add_errors,
+        benchmark.run_errors,
+    ),
 }
 
 

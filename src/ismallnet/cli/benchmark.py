@@ -1,4 +1,4 @@
-"""``ismallnet benchmark table1|figure3|curves|speed|train|ablation``."""
+"""``ismallnet benchmark table1|figure3|curves|speed|train|ablation|errors``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ismallnet.cli.parser import DATA_SETS, Parser
+from ismallnet.cli.parser import DATA_SETS, Parser, add_detector, add_out
 from ismallnet.cli.screen import OK, failed, progress, say, table, warn
 
 if TYPE_CHECKING:
@@ -146,6 +146,26 @@ def add_ablation(parser: Parser) -> None:
     parser.add_argument(
         "--max-minutes", type=float, metavar="M", help="stop after so long; the same command goes on"
     )
+
+
+def add_errors(parser: Parser) -> None:
+    """Add the options of the verb."""
+    add_detector(parser, "model")
+    _add_root(parser)
+    parser.add_argument("--data", required=True, metavar="NAME", help=DATA_SETS)
+    parser.add_argument(
+        "--split",
+        default="fold:0",
+        help="which list of it; fold:N is a validation fold of the train list (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--compare", metavar="MODEL", help="another detector: which errors are new, which gone"
+    )
+    parser.add_argument(
+        "--top", type=int, default=30, metavar="N", help="pictures a kind, the worst (default: %(default)s)"
+    )
+    _add_log(parser)
+    add_out(parser, "errors", "errors.html (parts of the images are in it), errors.md and errors.csv")
 
 
 def run_table1(options: argparse.Namespace) -> int:
@@ -301,6 +321,43 @@ def run_ablation(options: argparse.Namespace) -> int:
     return failed(outcome.failed)
 
 
+def run_errors(options: argparse.Namespace) -> int:
+    """Do the work and print what came of it; the exit status."""
+    import ismallnet
+    from ismallnet.benchmark.errors import survey
+    from ismallnet.benchmark.gallery import blocks, write_errors
+    from ismallnet.checkpoint import check_out
+
+    check_out(options.out, force=options.force)
+    dataset = _list(options.data, options.root, options.split)
+    surveys = []
+    for name in filter(None, (options.model, options.compare)):
+        detector = ismallnet.load(name, device=options.device)
+        with progress(f"evaluating {detector.name}") as advance:
+            surveys.append(
+                survey(detector, dataset, purpose=options.purpose, log=options.log, advance=advance)
+            )
+    now, before = surveys[0], surveys[1] if options.compare else None
+    paths = write_errors(now, dataset, options.out, before=before, top=options.top, force=options.force)
+    for block in blocks(now, before):
+        table(block.header, block.rows, title=block.title)
+    for path in paths:
+        say(f"wrote {path}")
+    return OK
+
+
+def _list(name: str, root: str, split: str) -> Dataset:
+    """Open a list of a data set, or a validation fold of its train list."""
+    from ismallnet import data
+
+    kind, colon, fold = split.partition(":")
+    if not colon:
+        return data.load(name, root, split)
+    if kind != "fold" or not fold.isdecimal():
+        raise ValueError(f"--split takes the name of a list, or fold:N with N from 0; got {split!r}")
+    return data.validation_split(data.load(name, root, "train"), int(fold))[1]
+
+
 def _add_root(parser: Parser) -> None:
     parser.add_argument(
         "--root", default="data", metavar="DIR", help="where the data sets are (default: data)"
@@ -323,10 +380,18 @@ def _add_common(parser: Parser, out: str, what: str) -> None:
         "--weights",
         nargs="+",
         default=(),
-        metavar="NAME=DIR",
-        help="a run's folder as NAME, of the list or a row of its own; NAME:DATA=DIR for one data set",
+        metavar="NAME=DIR[,DIR]",
+        help="a run's folder as NAME, of the list or a row of its own; NAME:DATA=DIR for one data set; "
+        "NAME=DIR,DIR,DIR for runs that differ by their seed",
     )
     parser.add_argument("--out", default=out, metavar="DIR", help=f"folder for {what} (default: %(default)s)")
+    _add_log(parser)
+    parser.add_argument(
+        "--device", default="auto", help="of networks: auto, cpu, cuda, mps (default: %(default)s)"
+    )
+
+
+def _add_log(parser: Parser) -> None:
     parser.add_argument(
         "--purpose",
         default=parser.prog.removeprefix("ismallnet "),
@@ -338,9 +403,6 @@ def _add_common(parser: Parser, out: str, what: str) -> None:
         default="results",
         metavar="DIR",
         help="folder of test_evaluations.csv, a row for every look at a test list (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--device", default="auto", help="of networks: auto, cpu, cuda, mps (default: %(default)s)"
     )
 
 
@@ -360,6 +422,7 @@ def _datasets(options: argparse.Namespace) -> list[Dataset]:
 
 
 def _weights(words: list[str]) -> dict[str, str]:
+    from ismallnet.benchmark.entrants import by_seed
     from ismallnet.data.layouts import find_layout
 
     found: dict[str, str] = {}
@@ -370,9 +433,11 @@ def _weights(words: list[str]) -> dict[str, str]:
         if ":" in name:  # any name of the data set
             own, _, data = name.partition(":")
             name = f"{own}:{find_layout(data).name}"
-        if name in found:
-            raise ValueError(f"--weights has {name} twice; give one folder a name")
-        found[name] = folder
+        folders = folder.split(",")
+        named = by_seed(name, folders) if len(folders) > 1 else {name: folder}
+        if twice := found.keys() & named.keys():
+            raise ValueError(f"--weights has {min(twice)} twice; give one folder a name")
+        found |= named
     return found
 
 

@@ -18,11 +18,11 @@ def run(_: argparse.Namespace) -> int:
     """Do the work and print what came of it; the exit status."""
     import torch
 
-    from ismallnet.detector import WEIGHTS
+    from ismallnet.catalogue import WEIGHTS, list_weights
     from ismallnet.filters import all_filters
     from ismallnet.models import MODELS, all_models, create_model, distribution_of
 
-    rows = []
+    rows, weights = [], list_weights()
     for name, entry in all_models().items():
         try:
             with torch.device("meta" if name in MODELS else "cpu"):  # theirs may need values
@@ -32,8 +32,10 @@ def run(_: argparse.Namespace) -> int:
                 raise
             warn(f"left out: {name} of {distribution_of(name)} cannot be built: {error!r}")
             continue
-        bundled = (WEIGHTS / name / "config.json").is_file()
-        rows.append((name, f"{count:,}", "bundled" if bundled else "none", entry.recipe, entry.summary))
+        folder = weights.pop(name, None)
+        kept = "none" if folder is None else "bundled" if folder.parent == WEIGHTS else str(folder)
+        rows.append((name, f"{count:,}", kept, entry.recipe, entry.summary))
+    rows += [(name, "-", str(folder), "-", "weights of that folder") for name, folder in weights.items()]
     rows += [(name, "-", "none needed", "-", row.summary) for name, row in all_filters().items()]
     table(("detector", "parameters", "weights", "recipe", "what it is"), rows)
     say("To train a network: ismallnet train RECIPE --model.name MODEL --out runs/MODEL")

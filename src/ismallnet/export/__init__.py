@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from ismallnet.checkpoint import WEIGHTS, file_sha256, load_model, written_whole
+from ismallnet.checkpoint import load_model, weights_sha256, written_whole
 from ismallnet.runtimes import (
     RUNTIMES,
     SIDECAR,
@@ -86,7 +86,7 @@ def export(
     artefact = describe(
         model,
         saved.name,
-        file_sha256(weights / WEIGHTS),
+        weights_sha256(weights),
         format=format,
         input=input,
         range=range,

@@ -16,7 +16,7 @@ from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from ismallnet.checkpoint import CONFIG, WEIGHTS, file_sha256, load_model
+from ismallnet.checkpoint import CONFIG, file_sha256, load_model, weights_sha256
 from ismallnet.runtimes import (
     MANY,
     RUNTIMES,
@@ -96,7 +96,7 @@ def _place(weights: Path) -> Path:
     plugin = json.loads((weights / CONFIG).read_text("utf-8")).get("plugin")
     packages = ("ismallnet", "torch", "onnx", "onnxruntime", "openvino", *([plugin] if plugin else []))
     parts = [platform.node(), platform.machine(), *map(_version, packages)]
-    parts += [file_sha256(weights / name) for name in (WEIGHTS, CONFIG)]
+    parts += [weights_sha256(weights), file_sha256(weights / CONFIG)]
     sources = [*_SOURCES.glob("models/*.py"), *_SOURCES.glob("export/*.py"), _SOURCES / "runtimes.py"]
     parts += [file_sha256(path) for path in sorted(sources)]
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -123,7 +123,7 @@ def _make(weights: Path, place: Path) -> None:
     from ismallnet.export import compare, describe, write
 
     model, saved = load_model(weights)
-    artefact = describe(model, saved.name, file_sha256(weights / WEIGHTS))
+    artefact = describe(model, saved.name, weights_sha256(weights))
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=place.parent) as scratch:
         made = Path(scratch) / place.name
