@@ -15,7 +15,19 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import ismallnet
-from ismallnet.cli import benchmark, calibrate, convert, data, detect, evaluate, export, labels, models, train
+from ismallnet.cli import (
+    benchmark,
+    calibrate,
+    convert,
+    data,
+    detect,
+    evaluate,
+    export,
+    labels,
+    models,
+    timing,
+    train,
+)
 from ismallnet.cli.parser import Parser
 from ismallnet.cli.screen import INTERRUPTED, OK, USAGE, complain, warn
 
@@ -58,12 +70,10 @@ BENCHMARK_VERBS = {
     ),
     "speed": Verb(
         "time every runtime and precision against eager fp32 PyTorch, the accuracy beside it",
-        benchmark.add_speed,
-        benchmark.run_speed,
+        timing.add_speed,
+        timing.run_speed,
     ),
-    "train": Verb(
-        "time training steps of the plain loop and of ours", benchmark.add_train, benchmark.run_train
-    ),
+    "train": Verb("time training steps of the plain loop and of ours", timing.add_train, timing.run_train),
     "ablation": Verb(
         "train the compact network's variants, a queue that many can share",
         benchmark.add_ablation,

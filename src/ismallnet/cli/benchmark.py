@@ -1,4 +1,4 @@
-"""``ismallnet benchmark table1|figure3|curves|speed|train|ablation|errors``."""
+"""``ismallnet benchmark table1|figure3|curves|ablation|errors``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ismallnet.data import Dataset
 
 SUMMARY = "the field's table, figure and curves, of all detectors side by side"
-_DATA = ("NUAA-SIRST", "NUDT-SIRST")
+DATA = ("NUAA-SIRST", "NUDT-SIRST")
 
 
 def add_table1(parser: Parser) -> None:
@@ -53,70 +53,11 @@ def add_curves(parser: Parser) -> None:
     _add_limit(parser)
 
 
-def add_speed(parser: Parser) -> None:
-    """Add the options of the verb."""
-    parser.add_argument(
-        "--models",
-        nargs="+",
-        default=("ismallnet", "ismallnet-s"),
-        metavar="MODEL",
-        help="names or folders; random weights where there are none (default: ismallnet ismallnet-s)",
-    )
-    parser.add_argument(
-        "--root",
-        metavar="DIR",
-        help="where the data sets are: validation images of their train lists give IoU",
-    )
-    parser.add_argument(
-        "--data", nargs="+", default=_DATA, metavar="NAME", help=f"{DATA_SETS} (default: {' '.join(_DATA)})"
-    )
-    parser.add_argument("--fold", type=int, default=0, help="of the train lists (default: %(default)s)")
-    parser.add_argument("--limit", type=int, metavar="N", help="a rehearsal: N images of each fold")
-    parser.add_argument(
-        "--side", type=int, default=256, metavar="PX", help="of the images timed (default: 256)"
-    )
-    parser.add_argument(
-        "--repetitions", type=int, default=50, metavar="N", help="rounds of timing (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--out",
-        default="results/speed",
-        metavar="DIR",
-        help="folder for speed.csv, speed.md and profile.md (default: %(default)s)",
-    )
-
-
-def add_train(parser: Parser) -> None:
-    """Add the options of the verb."""
-    _add_root(parser)
-    parser.add_argument(
-        "--recipes",
-        nargs="+",
-        default=("recipes/fast-joint.yaml",),
-        metavar="FILE",
-        help="supervised ones (default: recipes/fast-joint.yaml)",
-    )
-    parser.add_argument("--batch", type=int, metavar="N", help="images a step (default: the recipe's)")
-    parser.add_argument(
-        "--rounds", type=int, default=5, metavar="N", help="of each way, in turns (default: %(default)s)"
-    )
-    parser.add_argument("--steps", type=int, default=4, metavar="N", help="a round (default: %(default)s)")
-    parser.add_argument(
-        "--validate", type=int, default=8, metavar="N", help="images a round (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--out",
-        default="results/speed",
-        metavar="DIR",
-        help="folder for training.csv and training.md (default: %(default)s)",
-    )
-
-
 def add_ablation(parser: Parser) -> None:
     """Add the options of the verb."""
     from ismallnet.benchmark.variants import RECIPE, SEEDS
 
-    _add_root(parser)
+    add_root(parser)
     parser.add_argument(
         "--recipe",
         default=RECIPE,
@@ -151,7 +92,7 @@ def add_ablation(parser: Parser) -> None:
 def add_errors(parser: Parser) -> None:
     """Add the options of the verb."""
     add_detector(parser, "model")
-    _add_root(parser)
+    add_root(parser)
     parser.add_argument("--data", required=True, metavar="NAME", help=DATA_SETS)
     parser.add_argument(
         "--split",
@@ -248,58 +189,6 @@ def run_curves(options: argparse.Namespace) -> int:
     return OK
 
 
-def run_speed(options: argparse.Namespace) -> int:
-    """Do the work and print what came of it; the exit status."""
-    from ismallnet import data
-    from ismallnet.benchmark.profile import page
-    from ismallnet.benchmark.speed import speed, to_markdown
-    from ismallnet.checkpoint import write_text
-
-    samples = []
-    for name in options.data if options.root else ():
-        _, fold = data.validation_split(data.load(name, options.root, "train"), options.fold)
-        samples += [fold[index] for index in range(len(fold))[: options.limit]]
-    with progress("timing") as advance:
-        rows = speed(
-            options.models,
-            out=options.out,
-            samples=samples,
-            side=options.side,
-            repetitions=options.repetitions,
-            advance=advance,
-        )
-    out = Path(options.out)
-    write_text(out / "speed.md", to_markdown(rows))
-    write_text(out / "profile.md", page(options.models, side=options.side))
-    columns = ("model", "runtime", "precision", "median_ms", "times_as_fast", "largest_difference", "iou")
-    table(columns, [[row[column] for column in columns] for row in rows])
-    say(f"speed.csv, speed.md and profile.md are in {out}")
-    return OK
-
-
-def run_train(options: argparse.Namespace) -> int:
-    """Do the work and print what came of it; the exit status."""
-    from ismallnet.benchmark.training import to_markdown, training_speed
-    from ismallnet.checkpoint import write_text
-
-    with progress("training") as advance:
-        rows = training_speed(
-            options.recipes,
-            out=options.out,
-            root=options.root,
-            batch=options.batch,
-            rounds=options.rounds,
-            steps=options.steps,
-            validate=options.validate,
-            advance=advance,
-        )
-    write_text(Path(options.out) / "training.md", to_markdown(rows))
-    columns = ("recipe", "size_px", "batch", "way", "images_s", "times_as_fast")
-    table(columns, [[row[column] for column in columns] for row in rows])
-    say(f"training.csv and training.md are in {options.out}")
-    return OK
-
-
 def run_ablation(options: argparse.Namespace) -> int:
     """Do the work and print what came of it; the exit status."""
     from ismallnet.benchmark.ablation import ablation
@@ -358,16 +247,17 @@ def _list(name: str, root: str, split: str) -> Dataset:
     return data.validation_split(data.load(name, root, "train"), int(fold))[1]
 
 
-def _add_root(parser: Parser) -> None:
+def add_root(parser: Parser) -> None:
+    """Add the option that says where the data sets are."""
     parser.add_argument(
         "--root", default="data", metavar="DIR", help="where the data sets are (default: data)"
     )
 
 
 def _add_common(parser: Parser, out: str, what: str) -> None:
-    _add_root(parser)
+    add_root(parser)
     parser.add_argument(
-        "--data", nargs="+", default=_DATA, metavar="NAME", help=f"{DATA_SETS} (default: {' '.join(_DATA)})"
+        "--data", nargs="+", default=DATA, metavar="NAME", help=f"{DATA_SETS} (default: {' '.join(DATA)})"
     )
     parser.add_argument("--split", default="test", help="which list of them (default: %(default)s)")
     parser.add_argument(
