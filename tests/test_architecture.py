@@ -23,7 +23,7 @@ LAYERS = (
     ("benchmark",),
     ("shared",),
     ("train", "detect", "calibrate", "convert"),
-    ("evaluate", "objectives", "optim", "devices", "history", "large", "pictures", "tables", "publish"),
+    ("evaluate", "objectives", "optim", "devices", "history", "large", "pictures", "tables"),
     ("detector",),
     ("export",),
     ("runtimes",),
@@ -34,7 +34,7 @@ LAYERS = (
     ("labels", "plugins"),
     ("targets", "maps", "rules", "tiles", "raster", "streams"),
     ("media", "quantiles"),
-    ("types", "pipeline"),
+    ("types", "pipeline", "publish"),
 )
 """From the top down; a module may import from the layers below its own, and from its own package."""
 LAYER = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}

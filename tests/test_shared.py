@@ -196,7 +196,7 @@ def test_a_folder_that_changes_is_reported_and_not_fatal(folder: Path, tmp_path:
     cv2.imwrite(str(folder / "new.png"), scene())
     (folder / "5.png").write_bytes((folder / "5.png").read_bytes() + b"\0")
     report = one_of(folder, tmp_path / "out", 1, 2)
-    (added, changed) = sorted(note for note in report.notes if "planned" in note)
+    (added, changed) = sorted(note for note in report.notes if "run again" in note)
     assert "5.png was changed" in added
     assert "new.png was added" in changed
     assert {Path(failure.image).name for failure in report.failed} == {"3.png", "broken.png"}

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ismallnet.publish import room
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -318,10 +320,11 @@ def written_whole(out: Path, *, force: bool) -> Iterator[Path]:
 
     Raises:
         FileExistsError: the folder holds something and ``force`` is not set.
+        OSError: it cannot be written, as on a full disk.
     """
     check_out(out, force=force)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
+    with room(out), tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
         made = Path(scratch) / out.name
         made.mkdir()
         yield made

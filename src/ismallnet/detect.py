@@ -12,7 +12,7 @@ import functools
 import glob
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from importlib.util import find_spec
@@ -44,6 +44,8 @@ KEPT = 10_000
 """Frames, failures and warnings of which a report holds all; of longer runs it holds the first."""
 
 Advance = Callable[[int, int, str], None]
+State = tuple[int, int]
+"""Of a file: its bytes, and when it was changed last, in nanoseconds."""
 
 
 @dataclass(slots=True)
@@ -117,6 +119,7 @@ def detect_files(
     out = Path(os.path.abspath(out))
     check_replaceable(out, FILES.values(), force=force)
     paths = find_images(sources)
+    before = states(paths)
     report = DetectReport(out)
     with room(out), published_whole(out) as folder, Tables(folder, save, head(detector)) as tables:
 
@@ -127,7 +130,7 @@ def detect_files(
 
         jobs = plan_files(paths)
         look(jobs, detector, Pictures(folder, save), add, scratch=folder, range=range, advance=advance)
-        report.notes += added_since(sources, paths)
+        report.notes += changes(before, states(_listed_again(sources)))
         check_replaceable(out, FILES.values(), force=force)  # again: it may be long ago
     return report
 
@@ -332,17 +335,33 @@ def _weight(item: _Begin | _Found | Image | _Large | FrameResult | Failure | _En
     return 0
 
 
-def added_since(sources: Sequence[str | Path], paths: Sequence[Path]) -> list[str]:
-    """Name the files that sources hold by now and did not when `paths` were listed."""
-    known = {os.path.abspath(path) for path in paths}
-    try:
-        now = find_images(sources)
-    except FileNotFoundError:  # what has vanished was a failure when it was to be read
-        return []
-    late = [path for path in now if os.path.abspath(path) not in known]
+def states(paths: Iterable[Path]) -> dict[str, State]:
+    """Return bytes and time of the last change of files; zeros where there is none."""
+    found = {}
+    for path in paths:
+        try:
+            status = path.stat()
+            found[str(path)] = (status.st_size, status.st_mtime_ns)
+        except OSError:  # it vanished: reading will say so
+            found[str(path)] = (0, 0)
+    return found
+
+
+def changes(before: Mapping[str, State], now: Mapping[str, State]) -> list[str]:
+    """Say which files were added or changed; what vanished is a failure when it is to be read."""
     return [
-        f"{path} was added while the run went on and was not looked at; run again for it" for path in late
+        f"{path} was {'changed' if path in before else 'added'} while the run went on; run again for it"
+        for path, state in now.items()
+        if any(state) and before.get(path) != state
     ]
+
+
+def _listed_again(sources: Sequence[str | Path]) -> list[Path]:
+    """List the files as they are by now; none where a source has vanished."""
+    try:
+        return find_images(sources)
+    except FileNotFoundError:
+        return []
 
 
 def find_images(sources: Sequence[str | Path]) -> list[Path]:

@@ -42,22 +42,37 @@ def check_replaceable(out: Path, ours: Collection[str], *, force: bool) -> None:
 
 
 @contextmanager
-def room(out: Path) -> Iterator[None]:
-    """Say where it is that a disk is full."""
+def room(out: Path, *, left: str = "nothing half-written is left") -> Iterator[None]:
+    """Say where it is that a disk is full, and what is left there."""
     try:
         yield
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        text = f"no room to write {out} ({error.strerror}), and nothing half-written is left"
-        raise OSError(error.errno, text) from error
+        raise OSError(error.errno, f"no room to write {out} ({error.strerror}), and {left}") from error
+
+
+def make_beside(out: Path, name: str, *, exist_ok: bool = False) -> Path:
+    """Make a folder beside one to be written, with the parents of both.
+
+    Raises:
+        OSError: It cannot be made; the text names `out`.
+    """
+    fresh = out.with_name(name)
+    try:
+        fresh.mkdir(parents=True, exist_ok=exist_ok)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise
+        text = f"cannot write {out} ({error.strerror}); give a folder where you may write"
+        raise type(error)(error.errno, text) from error
+    return fresh
 
 
 @contextmanager
 def published_whole(out: Path) -> Iterator[Path]:
     """Give a folder beside `out` to write to; it becomes `out`, or after an exception nothing."""
-    fresh = out.with_name(f".{out.name}.unfinished-{os.getpid()}")
-    fresh.mkdir(parents=True)
+    fresh = make_beside(out, f".{out.name}.unfinished-{os.getpid()}")
     try:
         (fresh / MARKER).touch()
         yield fresh

@@ -29,9 +29,19 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from ismallnet.detect import FILES as OURS
-from ismallnet.detect import Advance, DetectReport, check_kinds, find_images, head, look, plan_files
+from ismallnet.detect import (
+    Advance,
+    DetectReport,
+    changes,
+    check_kinds,
+    find_images,
+    head,
+    look,
+    plan_files,
+    states,
+)
 from ismallnet.pictures import Job, Pictures
-from ismallnet.publish import MARKER, check_replaceable, publish, room
+from ismallnet.publish import MARKER, check_replaceable, make_beside, publish, room
 from ismallnet.tables import Record, Tables, from_line, to_line
 
 if TYPE_CHECKING:
@@ -81,7 +91,11 @@ def take_device(environ: Mapping[str, str]) -> None:
 
 def is_shared(place: Place, out: str | Path) -> bool:
     """Whether there are several processes, or an unfinished shared run to go on with."""
-    return place.world > 1 or (_work(Path(os.path.abspath(out))) / "plan.json").is_file()
+    if place.world > 1:
+        return True
+    with contextlib.suppress(PermissionError):  # writing there will say so
+        return (_work(Path(os.path.abspath(out))) / "plan.json").is_file()
+    return False
 
 
 def detect_shared(
@@ -120,10 +134,11 @@ def detect_shared(
     work = _work(out)
     _tidy(work, out)
     plan = _Plan.make(_list(sources, work), detector, save, range)
-    with room(out):
+    with room(out, left=f"what is finished stays in {work} for the next start"):
         if not (work / "plan.json").is_file() and _is_finished(out, plan):
             return DetectReport(out, notes=[f"{out} holds this run, finished; delete it to run again"])
         check_replaceable(out, OURS.values(), force=force)
+        make_beside(out, work.name, exist_ok=True)
         agreed = plan.agree(work)
         if plan.files and not plan.paths() & agreed.paths():
             raise ValueError(
@@ -141,7 +156,7 @@ def detect_shared(
 
         pictures = Pictures(work / "tree", save)
         look(mine, detector, pictures, add, scratch=work, end=records.end, range=range, advance=advance)
-        late = agreed.changes(_Plan.make(_list(sources, work), detector, save, range))
+        late = changes(agreed.states(), states(_list(sources, work)))
         report.left = sum(not records.has(job) for job in jobs)
         if not report.left:
             try:
@@ -171,14 +186,7 @@ class _Plan:
         range: tuple[float, float] | None,
     ) -> _Plan:
         settings = {**head(detector), "save": sorted(set(save)), "range": range and list(map(float, range))}
-        files = []
-        for path in paths:
-            try:
-                status = path.stat()
-                files.append([str(path), status.st_size, status.st_mtime_ns])
-            except OSError:  # it vanished just now: reading will say so
-                files.append([str(path), 0, 0])
-        return cls(settings, files)
+        return cls(settings, [[path, *state] for path, state in states(paths).items()])
 
     def agree(self, work: Path) -> _Plan:
         """Make this the plan of all if there is none, and return the plan of all.
@@ -214,15 +222,8 @@ class _Plan:
     def digest(self) -> str:
         return hashlib.sha256(self.text().encode()).hexdigest()
 
-    def changes(self, now: _Plan) -> list[str]:
-        """Say what was added or changed since this plan was made; what vanished is a failure of its own."""
-        planned = {path: status for path, *status in self.files}
-        return [
-            f"{path} was {'changed' if path in planned else 'added'} after the run had been planned; "
-            "run again for it when this run is done"
-            for path, *status in now.files
-            if planned.get(path) != status and any(status)
-        ]
+    def states(self) -> dict[str, tuple[int, int]]:
+        return {path: (size, time_ns) for path, size, time_ns in self.files}
 
 
 class _Records:
