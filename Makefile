@@ -10,15 +10,16 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -qq -c constrain
 # One thread a process: several workers with spinning threads are many times slower than one thread each.
 QUIET_THREADS := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: help demo test lint check install clean
+.PHONY: help demo test lint check benchmark install clean
 
 help:
-	@echo "make demo    detect small targets in the sample scenes; pictures and a table in demo/"
-	@echo "make test    run the tests"
-	@echo "make lint    ruff and mypy"
-	@echo "make check   lint and test, what CI runs"
-	@echo "make install the environment for development, in $(VENV)"
-	@echo "make clean   remove $(VENV) and demo/"
+	@echo "make demo       detect small targets in the sample scenes; pictures and a table in demo/"
+	@echo "make test       run the tests"
+	@echo "make lint       ruff and mypy"
+	@echo "make check      lint and test, what CI runs"
+	@echo "make benchmark  time the hot paths on one thread; the times are kept in .benchmarks/"
+	@echo "make install    the environment for development, in $(VENV)"
+	@echo "make clean      remove $(VENV) and demo/"
 
 demo: $(VENV)/.run-time
 	$(BIN)/ismallnet detect examples/scenes/images --out demo --force
@@ -29,10 +30,13 @@ test: $(VENV)/.development
 
 lint: $(VENV)/.development
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check src tests examples
+	$(BIN)/ruff format --check src tests benchmarks examples
 	$(BIN)/mypy
 
 check: lint test
+
+benchmark: $(VENV)/.development
+	$(QUIET_THREADS) $(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-autosave --benchmark-columns=min,median,iqr,rounds
 
 install: $(VENV)/.development
 
