@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from ismallnet import config
+from ismallnet import config, devices
 from ismallnet.data import augment
 from ismallnet.data.loader import Pool
 from ismallnet.data.synthetic import scene
 from ismallnet.metrics import count_image, get_protocol
-from ismallnet.train import _fabric, _Trainer
+from ismallnet.train import Trainer
 from ismallnet.types import Sample
 from tiny import recipe, write_images
 
@@ -55,9 +55,9 @@ def test_training_step(benchmark: Any, tmp_path: Path) -> None:
     values |= {"model": {"name": "ismallnet-s"}}
     values["training"]["stages"] = [{"sizes": [128], "batch": 2}]
     chosen = config.from_dict(values)
-    trainer = _Trainer(chosen, _fabric(chosen.training), tmp_path / "run")
+    trainer = Trainer(chosen, devices.launch(chosen.training), tmp_path / "run")
     try:
-        benchmark(trainer._make_step)
+        benchmark(trainer.make_step)
     finally:
         trainer.history.close()
     assert trainer.step >= 1

@@ -24,18 +24,18 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import ismallnet
-from ismallnet import checkpoint, config, labels, raster
-from ismallnet import train as train_module
+from ismallnet import checkpoint, config, devices, labels, raster
+from ismallnet.catalogue import WEIGHTS
 from ismallnet.data import sources
 from ismallnet.detect import detect_files
-from ismallnet.detector import WEIGHTS, Detector
+from ismallnet.detector import Detector
 from ismallnet.evaluate import evaluate
 from ismallnet.large import detect_by_rows
 from ismallnet.models.inference import inference_form
 from ismallnet.rules import Fixed
 from ismallnet.streams import stack
 from ismallnet.tiles import Tiling
-from ismallnet.train import train
+from ismallnet.train import Trainer, train
 from ismallnet.types import Sample
 from test_evaluate import Scenes, bright
 from test_evaluate import scene as toy
@@ -129,28 +129,12 @@ def test_operations_of_a_score_by_the_inference_form() -> None:
     assert operations.counts.total() <= 146
 
 
-def test_operations_of_a_training_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_operations_of_a_training_step(tmp_path: Path) -> None:
     """Of the compact network by AdamW, the batch apart; the first step also makes the optimiser's memory."""
-    whole, batches = [], []
-    make_step, make_batch = train_module._Trainer._make_step, train_module._Trainer._batch
-
-    def step(trainer: Any) -> None:
-        with Operations() as operations:
-            make_step(trainer)
-        whole.append(operations.counts)
-
-    def batch(trainer: Any) -> Any:
-        with Operations() as operations:
-            made = make_batch(trainer)
-        batches.append(operations.counts)
-        return made
-
-    monkeypatch.setattr(train_module._Trainer, "_make_step", step)
-    monkeypatch.setattr(train_module._Trainer, "_batch", batch)
-    values = config.to_dict(recipe(write_images(tmp_path / "set"), steps=4)) | {
-        "model": {"name": "ismallnet-s"}
-    }
-    train(config.from_dict(values), out=tmp_path / "run")
+    values = config.to_dict(recipe(write_images(tmp_path / "set"))) | {"model": {"name": "ismallnet-s"}}
+    chosen = config.from_dict(values)
+    trainer = Trainer(chosen, devices.launch(chosen.training), tmp_path / "run")
+    trainer.make_step()
     most = {
         "convolution": 60,
         "convolution_backward": 60,
@@ -158,11 +142,16 @@ def test_operations_of_a_training_step(tmp_path: Path, monkeypatch: pytest.Monke
         "native_batch_norm_backward": 42,
         "_local_scalar_dense": 166,  # what waits for a device: the optimiser's count of steps, on the CPU
     }
-    for made, step in list(zip(batches, whole, strict=True))[1:]:
-        rest = step - made
-        assert beyond(rest, most) == {}
-        assert rest.total() <= 2213
-        assert made.total() <= 290
+    for _ in range(3):
+        with Operations() as batch:
+            trainer._batch()
+        with Operations() as whole:
+            trainer.make_step()
+        step = whole.counts - batch.counts
+        assert beyond(step, most) == {}
+        assert step.total() <= 2213
+        assert batch.counts.total() <= 290
+    trainer.history.close()
 
 
 def test_label_maps_are_made_once_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
