@@ -8,14 +8,16 @@ interior and boundary streams have nothing to do.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ismallnet.models.ismallnet import DetailHead, ISmallNet
-from ismallnet.models.layers import ResidualBlock
+from ismallnet.models.layers import MergeBlock, ResidualBlock, resize
+from ismallnet.models.nested import LevelFusion
 
 
 def inference_form(model: nn.Module, *, streams: bool = False) -> nn.Module:
@@ -33,10 +35,106 @@ def inference_form(model: nn.Module, *, streams: bool = False) -> nn.Module:
             assert isinstance(norm, nn.BatchNorm2d)
             _fold(conv, norm, pixels)
             setattr(module, after, nn.Identity())
-    if isinstance(form, ISmallNet) and not streams:
-        for name in {"interior", "boundary"} & set(form.heads):
-            del form.heads[name]
+    if isinstance(form, ISmallNet):
+        if not streams:
+            for name in {"interior", "boundary"} & set(form.heads):
+                del form.heads[name]
+        if LinearFusion.is_for(form):
+            form.fusing = LinearFusion(form)
     return form
+
+
+class LinearFusion(nn.Module):
+    """Does what `ISmallNet.fuse_levels` does where all its blocks are `MergeBlock`s, with fewer operations.
+
+    From a node of a decoder to the first ReLU of a block all is linear: the projection, the enlargement,
+    which leaves a constant as it is, the concatenation, the 1×1 convolution; in the fusion stream the last
+    three once more. So there is one 1×1 convolution on a node, at its own resolution, to what it adds to each
+    block; these are enlarged and summed.
+
+    Args:
+        network: Batch norms folded, as `is_for` wants it.
+    """
+
+    def __init__(self, network: ISmallNet) -> None:
+        super().__init__()
+        streams = range(len(network.finals))
+        self.readers = [streams] if len(network.decoders) == 1 else [range(s, s + 1) for s in streams]
+        self.width = network.finals[0].block.merge[0].out_channels
+        self.blocks = nn.ModuleList(fusion.block.block for fusion in _fusions(network))
+        linear = copy.deepcopy(network).double()
+        for fusion in _fusions(linear):
+            fusion.block = fusion.block.merge[0]
+        self.additions = nn.ModuleList(_additions(linear, readers) for readers in self.readers)
+
+    @staticmethod
+    def is_for(network: ISmallNet) -> bool:
+        """Whether the blocks of all fusions of a network begin with a 1×1 convolution."""
+        blocks = [fusion.block for fusion in _fusions(network)]
+        return all(isinstance(x, MergeBlock) and isinstance(x.merge, nn.Sequential) for x in blocks)
+
+    def forward(self, nodes: Sequence[Sequence[Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
+        """Map what `ISmallNet.fuse_levels` takes to what it gives, without the projected levels."""
+        sums: list[Tensor] = []
+        fused: list[Tensor] = []
+        for readers, additions in zip(self.readers, self.additions, strict=True):
+            levels = nodes[readers[0]]
+            total = additions[0](levels[0])
+            for addition, level in zip(additions[1:], levels[1:], strict=True):
+                total = total + resize(addition(level), levels[0].shape[-2:])
+            parts = total.split(self.width, 1)
+            sums += parts[: len(readers)]
+            fused += parts[len(readers) :]
+        if fused:
+            sums.append(sum(fused[1:], fused[0]))
+        return [block(F.relu(x)) for block, x in zip(self.blocks, sums, strict=True)], []
+
+
+def _fusions(network: ISmallNet) -> list[LevelFusion]:
+    """Return the fusions of the streams, then that of the fusion stream, if there is one."""
+    return [*network.finals, *([network.fuse] if hasattr(network, "fuse") else [])]
+
+
+def _additions(linear: ISmallNet, readers: Sequence[int]) -> nn.ModuleList:
+    """Return the convolutions, finest level first, from the nodes to what they add to the blocks.
+
+    Args:
+        linear: A network whose fusions end before their first ReLU, in float64.
+        readers: The streams that have these nodes. Their sums come first, then that of the fusion stream.
+    """
+    streams = len(linear.finals)
+    wanted = [*readers, *range(streams, len(_fusions(linear)))]
+    channels = [_inputs(linear.finals[0], level) for level in range(len(linear.finals[0].project))]
+
+    def answers(level: int, values: Tensor) -> list[Tensor]:
+        """Map (B, channels) of one level, all else being 0, to (B, width) of each sum."""
+        nodes = [torch.zeros(len(values), c, 1, 1, dtype=torch.float64) for c in channels]
+        silent = list(nodes)
+        nodes[level] = values[:, :, None, None]
+        finals, _ = linear.fuse_levels([nodes if s in readers else silent for s in range(streams)])
+        return [finals[index][:, :, 0, 0] for index in wanted]
+
+    constants = answers(0, torch.zeros(1, channels[0], dtype=torch.float64))
+    convolutions = nn.ModuleList()
+    for level, count in enumerate(channels):
+        units = answers(level, torch.eye(count, dtype=torch.float64))
+        weights = torch.cat([unit - constant for unit, constant in zip(units, constants, strict=True)], 1)
+        convolution = nn.Conv2d(count, weights.shape[1], 1, bias=level == 0)
+        convolution.weight = nn.Parameter(weights.T[:, :, None, None].float(), requires_grad=False)
+        if level == 0:  # the fusion stream's constant is added once, with the first decoder's nodes
+            own = [c if i < streams or 0 in readers else 0 * c for i, c in zip(wanted, constants, strict=True)]
+            convolution.bias = nn.Parameter(torch.cat(own, 1)[0].float(), requires_grad=False)
+        convolutions.append(convolution)
+    return convolutions
+
+
+def _inputs(fusion: LevelFusion, level: int) -> int:
+    """Return the channels of a level of a fusion whose block is one convolution."""
+    project = fusion.project[level]
+    if isinstance(project, nn.Conv2d):
+        return project.in_channels
+    assert isinstance(fusion.block, nn.Conv2d)
+    return fusion.block.in_channels // len(fusion.project)
 
 
 def _pairs(module: nn.Module) -> Iterator[tuple[str, str, int]]:
