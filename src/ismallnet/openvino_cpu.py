@@ -1,10 +1,10 @@
-"""OpenVINO on the CPU: bfloat16 that sees the whole image, and a graph of its own for a size that comes often.
+"""OpenVINO on the CPU: bfloat16 that sees the whole image, and graphs of their own for sizes that come often.
 
 bfloat16 has eight bits. An image rounded to them loses up to half a grey level of 256, which is what a dim
 target may be above its surroundings: of all roundings in a network this one moves the score most. So what
 comes before the first convolutions (scaling, mirroring, normalisation) is a small graph in float32. It gives
 each value x as two that bfloat16 holds, x = a + b, and so are the weights, w = u + v: the convolution of
-(a, b, a) with (u, u, v) is that of x with w to sixteen bits, at the price of channels that were empty. All that
+(a, b, a) with (u, u, v) is that of x with w to sixteen bits, at the price of channels that were empty. What
 follows is in bfloat16 as the runtime has it.
 """
 
@@ -23,17 +23,22 @@ if TYPE_CHECKING:
     Run = Callable[[NDArray[Any]], NDArray[np.float32]]
 
 OFTEN = 100
-"""At this image of a shape a graph is compiled for it: a tenth faster, after the time of some hundred images."""
+"""At this image of a shape a graph is compiled for it: that takes as long as it saves on some 100."""
 KEPT = 4
 """Shapes that have a graph of their own, at most."""
 _SPLITTER = np.float32(2**16 + 1)
 
 
-def has_bf16() -> bool:
-    """Whether this processor computes in bfloat16."""
+def require_bf16() -> None:
+    """Refuse a processor without bfloat16.
+
+    Raises:
+        ValueError: It has none.
+    """
     import openvino
 
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise ValueError("this processor does not compute in bfloat16; leave --precision out")
 
 
 def open_graph(file: Path, *, bf16: bool, threads: int) -> Run:
@@ -49,8 +54,8 @@ def open_graph(file: Path, *, bf16: bool, threads: int) -> Run:
     """
     import openvino
 
-    if bf16 and not has_bf16():
-        raise ValueError("this processor has no bfloat16; leave --precision out")
+    if bf16:
+        require_bf16()
     core = openvino.Core()
     model = core.read_model(file)
     every = _compiled(core, model.clone(), bf16=bf16, threads=threads)
@@ -98,7 +103,7 @@ def _apart(model: Any, first: Sequence[Any]) -> tuple[Any, Any]:
 
     Returns:
         From the image to what they read, each three times as many channels; from the image and these to the
-        score. The second needs the image for its size, and for convolutions by groups, which stay as they are.
+        score. The second needs the image for its size, and for convolutions by groups: they stay.
     """
     from openvino import Model
     from openvino import opset13 as ops
@@ -124,7 +129,8 @@ def _apart(model: Any, first: Sequence[Any]) -> tuple[Any, Any]:
 
 def _first_convolutions(model: Any) -> list[Any]:
     """Return the convolutions that have none before them."""
-    first, behind = [], set()
+    first: list[Any] = []
+    behind: set[str] = set()
     for node in model.get_ordered_ops():
         sources = {value.get_node().get_name() for value in node.input_values()}
         if sources & behind:

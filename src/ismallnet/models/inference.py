@@ -2,12 +2,14 @@
 
 Batch norm in evaluation is one multiplication and one addition a channel. Where a convolution is before it,
 both go into the convolution's weights, and the norm is gone. Where only the score is wanted, the heads of the
-interior and boundary streams have nothing to do.
+interior and boundary streams have nothing to do. Linear layers in a row are one (`LinearFusion`), and a
+convolution to one channel is made one to many (`BlockConvolution`).
 """
 
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
@@ -15,9 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ismallnet.models.ismallnet import DetailHead, ISmallNet
-from ismallnet.models.layers import MergeBlock, ResidualBlock, resize
+from ismallnet.models.ismallnet import DetailHead, Head, ISmallNet
+from ismallnet.models.layers import MergeBlock, ResidualBlock, SpatialAttention, resize
 from ismallnet.models.nested import LevelFusion
+
+_LEVEL = re.compile(r"\b(?:levels|nodes)\.(\d)")
+"""In the name of a module: the level of an encoder or a decoder that it is on; without, the finest."""
 
 
 def inference_form(model: nn.Module, *, streams: bool = False) -> nn.Module:
@@ -41,7 +46,51 @@ def inference_form(model: nn.Module, *, streams: bool = False) -> nn.Module:
                 del form.heads[name]
         if LinearFusion.is_for(form):
             form.fusing = LinearFusion(form)
+        _widen(form)
     return form
+
+
+class BlockConvolution(nn.Module):
+    """A convolution to one channel as one to a block of pixels at a time, which are channels, and a shuffle.
+
+    Runtimes compute 16 channels at once at least: one costs as much as 16. The score is the same.
+
+    Args:
+        convolution: To one channel, of stride 1, its output as large as its input.
+    """
+
+    side = 4
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        kernel, side = convolution.kernel_size[0], self.side
+        self.convolution = nn.Conv2d(
+            convolution.in_channels, side**2, kernel + side - 1, side, kernel // 2,
+            bias=convolution.bias is not None,
+        )  # fmt: skip
+        self.convolution.requires_grad_(False)
+        self.convolution.weight.zero_()
+        for pixel, weights in enumerate(self.convolution.weight):
+            y, x = divmod(pixel, side)
+            weights[:, y : y + kernel, x : x + kernel] = convolution.weight[0]
+        if self.convolution.bias is not None and convolution.bias is not None:
+            self.convolution.bias.fill_(convolution.bias.item())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, H, W), H and W multiples of `side`, to (B, 1, H, W)."""
+        return F.pixel_shuffle(self.convolution(x), self.side)
+
+
+def _widen(form: ISmallNet) -> None:
+    """Replace convolutions to one channel where height and width are multiples of 4 in every image."""
+    coarsest = len(_fusions(form)[0].project) - 1
+    for name, module in list(form.named_modules()):
+        if isinstance(module, SpatialAttention | Head | DetailHead):
+            child = "conv" if isinstance(module, SpatialAttention) else "predict"
+            convolution, level = _convolution(module, child), _LEVEL.search(name)
+            multiple = 2 ** (coarsest - int(level[1]) if level else coarsest)
+            if convolution.out_channels == 1 and multiple % BlockConvolution.side == 0:
+                setattr(module, child, BlockConvolution(convolution))
 
 
 class LinearFusion(nn.Module):
@@ -60,11 +109,12 @@ class LinearFusion(nn.Module):
         super().__init__()
         streams = range(len(network.finals))
         self.readers = [streams] if len(network.decoders) == 1 else [range(s, s + 1) for s in streams]
-        self.width = network.finals[0].block.merge[0].out_channels
-        self.blocks = nn.ModuleList(fusion.block.block for fusion in _fusions(network))
+        blocks = [fusion.block for fusion in _fusions(network) if isinstance(fusion.block, MergeBlock)]
+        self.blocks = nn.ModuleList(block.block for block in blocks)
         linear = copy.deepcopy(network).double()
         for fusion in _fusions(linear):
-            fusion.block = fusion.block.merge[0]
+            fusion.block = fusion.block.get_submodule("merge.0")
+        self.width = _convolution(linear.finals[0], "block").out_channels
         self.additions = nn.ModuleList(_additions(linear, readers) for readers in self.readers)
 
     @staticmethod
@@ -79,6 +129,7 @@ class LinearFusion(nn.Module):
         fused: list[Tensor] = []
         for readers, additions in zip(self.readers, self.additions, strict=True):
             levels = nodes[readers[0]]
+            assert isinstance(additions, nn.ModuleList)
             total = additions[0](levels[0])
             for addition, level in zip(additions[1:], levels[1:], strict=True):
                 total = total + resize(addition(level), levels[0].shape[-2:])
@@ -92,7 +143,14 @@ class LinearFusion(nn.Module):
 
 def _fusions(network: ISmallNet) -> list[LevelFusion]:
     """Return the fusions of the streams, then that of the fusion stream, if there is one."""
-    return [*network.finals, *([network.fuse] if hasattr(network, "fuse") else [])]
+    modules = [*network.finals, *([network.fuse] if hasattr(network, "fuse") else [])]
+    return [module for module in modules if isinstance(module, LevelFusion)]
+
+
+def _convolution(module: nn.Module, name: str) -> nn.Conv2d:
+    found = module.get_submodule(name)
+    assert isinstance(found, nn.Conv2d)
+    return found
 
 
 def _additions(linear: ISmallNet, readers: Sequence[int]) -> nn.ModuleList:
@@ -102,9 +160,9 @@ def _additions(linear: ISmallNet, readers: Sequence[int]) -> nn.ModuleList:
         linear: A network whose fusions end before their first ReLU, in float64.
         readers: The streams that have these nodes. Their sums come first, then that of the fusion stream.
     """
-    streams = len(linear.finals)
-    wanted = [*readers, *range(streams, len(_fusions(linear)))]
-    channels = [_inputs(linear.finals[0], level) for level in range(len(linear.finals[0].project))]
+    streams, fusions = len(linear.finals), _fusions(linear)
+    wanted = [*readers, *range(streams, len(fusions))]
+    channels = _channels(fusions[0])
 
     def answers(level: int, values: Tensor) -> list[Tensor]:
         """Map (B, channels) of one level, all else being 0, to (B, width) of each sum."""
@@ -122,19 +180,18 @@ def _additions(linear: ISmallNet, readers: Sequence[int]) -> nn.ModuleList:
         convolution = nn.Conv2d(count, weights.shape[1], 1, bias=level == 0)
         convolution.weight = nn.Parameter(weights.T[:, :, None, None].float(), requires_grad=False)
         if level == 0:  # the fusion stream's constant is added once, with the first decoder's nodes
-            own = [c if i < streams or 0 in readers else 0 * c for i, c in zip(wanted, constants, strict=True)]
+            own = [
+                c if i < streams or 0 in readers else 0 * c for i, c in zip(wanted, constants, strict=True)
+            ]
             convolution.bias = nn.Parameter(torch.cat(own, 1)[0].float(), requires_grad=False)
         convolutions.append(convolution)
     return convolutions
 
 
-def _inputs(fusion: LevelFusion, level: int) -> int:
-    """Return the channels of a level of a fusion whose block is one convolution."""
-    project = fusion.project[level]
-    if isinstance(project, nn.Conv2d):
-        return project.in_channels
-    assert isinstance(fusion.block, nn.Conv2d)
-    return fusion.block.in_channels // len(fusion.project)
+def _channels(fusion: LevelFusion) -> list[int]:
+    """Return the channels of each level that a fusion reads; its block is one convolution."""
+    passed = _convolution(fusion, "block").in_channels // len(fusion.project)
+    return [each.in_channels if isinstance(each, nn.Conv2d) else passed for each in fusion.project]
 
 
 def _pairs(module: nn.Module) -> Iterator[tuple[str, str, int]]:
