@@ -140,7 +140,6 @@ def test_int8_leaves_what_reads_the_image_and_the_last_convolution(model: nn.Mod
     left = _outer_convolutions(onnx.load(tmp_path / "graph.onnx").graph)
     assert [name.removeprefix("/network/").removesuffix("/Conv") for name in left] == [
         "encoders.0/levels.0/levels.0.0/conv1",
-        "encoders.0/levels.0/levels.0.0/shortcut/shortcut.0",
         "target/image/image.0",
         "target/predict/convolution",
     ]

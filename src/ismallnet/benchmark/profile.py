@@ -1,9 +1,9 @@
 """Where the time of a network goes, by kind of layer, beside what arithmetic and memory would take alone.
 
 Every operation that PyTorch dispatches is timed, with its multiply-adds and the bytes of what it reads and
-writes. The floors are these divided by what this machine does in a large convolution, in float32 and bfloat16,
-and in a large copy, measured in the same run. (A matrix product is no measure: PyTorch's library for it does a
-third of what the convolutions do on some processors.)
+writes. The floors are these divided by what this machine does in a large convolution, in float32 and in
+bfloat16, and in a large copy, measured in the same run. (A matrix product is no measure: on some processors
+PyTorch's library for it does a third of what its convolutions do.)
 """
 
 from __future__ import annotations
@@ -145,8 +145,8 @@ def to_markdown(name: str, shares: Mapping[str, Share], peak: Peaks) -> str:
         "",
         f"All: {1000 * total:.1f} ms. Floors of arithmetic, at the speed of a large convolution: "
         f"{1000 * flops / peak.float32:.1f} ms in float32 ({peak.float32 / 1e9:.0f} GFLOP/s), "
-        f"{1000 * flops / peak.bfloat16:.1f} ms in bfloat16 ({peak.bfloat16 / 1e9:.0f} GFLOP/s). Floor of memory: "
-        f"{1000 * moved / peak.bytes:.1f} ms at the {peak.bytes / 1e9:.1f} GB/s of a copy.",
+        f"{1000 * flops / peak.bfloat16:.1f} ms in bfloat16 ({peak.bfloat16 / 1e9:.0f} GFLOP/s). "
+        f"Floor of memory: {1000 * moved / peak.bytes:.1f} ms at the {peak.bytes / 1e9:.1f} GB/s of a copy.",
     ]
     return "\n".join(lines) + "\n"
 
