@@ -32,7 +32,7 @@ LAYERS = (
     ("config",),
     ("models", "filters", "metrics", "data", "losses", "draw"),
     ("labels", "plugins"),
-    ("targets", "maps", "rules", "tiles", "raster", "streams"),
+    ("targets", "maps", "rules", "tiles", "raster", "streams", "openvino_cpu"),
     ("media", "quantiles"),
     ("types", "pipeline", "publish"),
 )
@@ -43,8 +43,8 @@ TORCH_FREE = (
     "ismallnet.config", "ismallnet.data", "ismallnet.detect", "ismallnet.detector", "ismallnet.draw",
     "ismallnet.evaluate", "ismallnet.export", "ismallnet.export.cache", "ismallnet.filters",
     "ismallnet.labels", "ismallnet.large", "ismallnet.maps", "ismallnet.media", "ismallnet.metrics",
-    "ismallnet.quantiles", "ismallnet.raster", "ismallnet.rules", "ismallnet.runtimes",
-    "ismallnet.streams", "ismallnet.targets", "ismallnet.tiles", "ismallnet.types",
+    "ismallnet.openvino_cpu", "ismallnet.quantiles", "ismallnet.raster", "ismallnet.rules",
+    "ismallnet.runtimes", "ismallnet.streams", "ismallnet.targets", "ismallnet.tiles", "ismallnet.types",
 )  # fmt: skip
 HELP_CPU_S = 0.5
 

@@ -242,19 +242,9 @@ def _onnxruntime(file: Path, bf16: bool) -> Run:  # noqa: ARG001
 
 
 def _openvino(file: Path, bf16: bool) -> Run:
-    import openvino
+    from ismallnet.openvino_cpu import open_graph
 
-    core = openvino.Core()
-    if bf16 and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        raise ValueError("this processor has no bfloat16; leave --precision out")
-    properties: dict[str, Any] = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",  # its own choice is bf16 where there is any
-    }
-    if threads := _threads():
-        properties["INFERENCE_NUM_THREADS"] = threads
-    request = core.compile_model(file, "CPU", properties).create_infer_request()
-    return lambda images: np.array(request.infer([images])[0], np.float32)  # the request reuses its memory
+    return open_graph(file, bf16=bf16, threads=_threads())
 
 
 def _torch(file: Path, bf16: bool) -> Run:  # noqa: ARG001

@@ -76,16 +76,33 @@ def test_a_runtime_that_does_not_give_pytorchs_scores_is_not_used(
         ismallnet.load(weights, runtime="openvino")
 
 
-def test_a_network_that_cannot_be_exported_is_left_to_pytorch(
+def test_a_network_that_cannot_be_exported_is_left_to_pytorch_and_tried_once(
     weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tried = []
+
     def fail(*_: object) -> None:
+        tried.append(1)
         raise RuntimeError("no graph of this network")
 
-    monkeypatch.setattr(cache, "_make", fail)
+    monkeypatch.setattr("ismallnet.export.write", fail)
+    for _ in range(2):
+        assert ismallnet.load(weights, runtime="auto", images=MANY).runtime == "torch"
+        with pytest.raises(ValueError, match="cannot be written as a graph: no graph of this network"):
+            ismallnet.load(weights, runtime="onnxruntime")
+    assert tried == [1]
+
+
+def test_a_runtime_that_failed_its_comparison_is_not_compared_again(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(check, "MAX_FP32", 0.0)
+        ismallnet.load(weights, runtime="auto", images=MANY)
+    monkeypatch.setattr("ismallnet.export.compare", lambda *_, **__: pytest.fail("compared again"))
     assert ismallnet.load(weights, runtime="auto", images=MANY).runtime == "torch"
-    with pytest.raises(RuntimeError, match="no graph"):
-        ismallnet.load(weights, runtime="onnxruntime")
+    with pytest.raises(ValueError, match=r"\(tbcnet\.onnx by openvino is too far from PyTorch: .*in fp32"):
+        ismallnet.load(weights, runtime="openvino")
 
 
 @pytest.mark.parametrize("package", ["openvino", "someones-plugin"])
@@ -127,6 +144,16 @@ assert "torch" not in sys.modules
 def test_bf16_of_a_runtime_without_it_is_refused(weights: Path) -> None:
     with pytest.raises(ValueError, match="bf16 is for openvino and torch"):
         ismallnet.load(weights, runtime="onnxruntime", precision="bf16")
+
+
+def test_bf16_on_a_processor_without_it_is_refused_as_that(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("openvino.Core.get_property", lambda *_: ["FP32", "INT8"])
+    with pytest.raises(
+        ValueError, match="this processor does not compute in bfloat16; leave --precision out"
+    ):
+        ismallnet.load(weights, runtime="openvino", precision="bf16")
 
 
 def test_graphs_run_on_the_cpu_only(weights: Path) -> None:

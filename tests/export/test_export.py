@@ -19,6 +19,7 @@ from ismallnet.catalogue import WEIGHTS
 from ismallnet.export import check, export
 from ismallnet.export.check import Difference, ExportError, require
 from ismallnet.export.graph import ScoreGraph, write_onnx
+from ismallnet.export.quantise import _outer_convolutions
 from ismallnet.models import create_model
 from ismallnet.runtimes import SIDECAR, open_artefact
 from tiny import write_images
@@ -134,6 +135,16 @@ def test_smaller_numbers_make_a_smaller_file_that_is_close(
         assert sum(t.data_type == kind for t in stored) > 20
 
 
+def test_int8_leaves_what_reads_the_image_and_the_last_convolution(model: nn.Module, tmp_path: Path) -> None:
+    write_onnx(ScoreGraph(model, low=0, high=1), tmp_path / "graph.onnx", input="float32")
+    left = _outer_convolutions(onnx.load(tmp_path / "graph.onnx").graph)
+    assert [name.removeprefix("/network/").removesuffix("/Conv") for name in left] == [
+        "encoders.0/levels.0/levels.0.0/conv1",
+        "target/image/image.0",
+        "target/predict/convolution",
+    ]
+
+
 def test_the_sidecar_says_what_goes_in_and_what_comes_out(onnx_folder: Path, weights: Path) -> None:
     said = json.loads((onnx_folder / SIDECAR).read_text())
     assert said["input"] == "float32"
@@ -230,5 +241,5 @@ def test_the_graph_of_the_compact_network_does_not_grow_by_accident(tmp_path: Pa
     write_onnx(ScoreGraph(model, low=0, high=1), tmp_path / "graph.onnx", input="float32")
     nodes = Counter(node.op_type for node in onnx.load(tmp_path / "graph.onnx").graph.node)
     work = {kind: nodes[kind] for kind in ("Conv", "Relu", "Resize", "MaxPool", "BatchNormalization")}
-    assert work == {"Conv": 58, "Relu": 38, "Resize": 12, "MaxPool": 4, "BatchNormalization": 0}
+    assert work == {"Conv": 45, "Relu": 38, "Resize": 8, "MaxPool": 4, "BatchNormalization": 0}
     assert sum(count for kind, count in nodes.items() if kind != "Constant") <= 320

@@ -8,7 +8,7 @@ from test_models import small
 from torch import nn
 
 from ismallnet.models import MODELS
-from ismallnet.models.inference import inference_form
+from ismallnet.models.inference import BlockConvolution, LinearFusion, inference_form
 
 LEFT = {"acm": 1, "alcnet": 5}
 """Batch norms that stay, with no convolution before: of the input; of ALCNet's two fusions, two each."""
@@ -76,3 +76,56 @@ def test_an_unfolded_map_is_folded_by_channel_not_by_pixel() -> None:
     ratio = inference_form(model).heads["target"].unfold.weight / head.unfold.weight
     expected = torch.tensor([value for value in scale.tolist() for _ in range(4)])
     assert torch.allclose(ratio[:, 0, 0, 0], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"share": "nothing"},
+        {"share": "encoder", "wiring": "unet++", "fusion": "add"},
+        {"streams": "interior", "fusion_width": 6},
+        {"streams": "none", "detail": 0},
+        {"official": True},
+    ],
+)
+def test_a_fusion_of_linear_layers_is_one_convolution_a_node(options: dict[str, object]) -> None:
+    model = lived_in("ismallnet-s", **options)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and module.bias is not None:
+            nn.init.normal_(module.bias, 0, 0.5)
+    form = inference_form(model, streams=True)
+    assert isinstance(form.fusing, LinearFusion)
+    assert sum(len(additions) for additions in form.fusing.additions) == 5 * len(model.decoders)
+    image = torch.rand(2, 1, 64, 96)
+    with torch.no_grad():
+        expected, found = model(image), form(image)
+    for name in ("target", "interior"):
+        one, other = getattr(expected, name), getattr(found, name)
+        assert (one is None) == (other is None)
+        if one is not None:
+            assert torch.allclose(one, other, rtol=1e-4, atol=1e-4 * float(one.std()))
+
+
+def test_other_fusions_stay_as_they_are() -> None:
+    assert inference_form(lived_in("ismallnet")).fusing is None
+
+
+@pytest.mark.parametrize(("kernel", "inputs", "bias"), [(7, 2, False), (3, 16, True)])
+def test_a_convolution_to_a_block_is_the_one_to_a_channel(kernel: int, inputs: int, bias: bool) -> None:
+    plain = nn.Conv2d(inputs, 1, kernel, padding=kernel // 2, bias=bias)
+    image = torch.rand(2, inputs, 24, 40)
+    with torch.no_grad():
+        assert torch.allclose(BlockConvolution(plain)(image), plain(image), atol=1e-5)
+
+
+def test_blocks_are_where_every_image_has_room_for_them() -> None:
+    """Five levels are multiples of 16, 8, 4, 2 and 1 pixels: those of the first three."""
+    form = inference_form(small("ismallnet", widths=(4, 4, 6, 6, 8)).eval())
+    names = [name for name, module in form.named_modules() if isinstance(module, BlockConvolution)]
+    levels = {name.split("levels.")[1][0] for name in names if "levels." in name}
+    nodes = {name.split("nodes.")[1][0] for name in names if "nodes." in name}
+    assert (levels, nodes) == ({"0", "1", "2"}, {"0", "1", "2"})
+    assert "heads.target.predict" in names
+    with torch.no_grad():
+        assert form.score(torch.rand(1, 1, 17, 35)).shape == (1, 1, 17, 35)

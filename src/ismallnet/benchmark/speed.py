@@ -2,7 +2,7 @@
 
 The plain way comes first: the network as it is, in float32, in the default memory format, an image at a time.
 All ways are timed in turns, so that whatever else the machine does meets them alike; a row has the median and
-the middle half of its times.
+the middle half of its times. OpenVINO has a graph for the size by then, as it has for any that comes often.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ismallnet.catalogue import NoWeightsError, find_weights
 from ismallnet.data.synthetic import scene
 from ismallnet.evaluate import package_version, provenance
 from ismallnet.export import check, describe, write
+from ismallnet.openvino_cpu import OFTEN
 from ismallnet.runtimes import RUNTIMES, Precision, RuntimeName, eager, is_installed, open_artefact
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class Way:
     precision: str
     score: Score
     """From pixels (H, W) in [0, 1] to a score (H, W)."""
+    before: int = 3
+    """Times that it is run before it is timed."""
 
 
 def speed(
@@ -75,7 +78,7 @@ def speed(
         out: Folder of speed.csv; rows of the same model and side are replaced.
         samples: Images with masks, of train lists, whose pooled IoU is compared; half of them calibrate int8.
         side: Height and width of the images that are timed.
-        repetitions: Times that each way is timed, after three that are not.
+        repetitions: Times that each way is timed, after some that are not.
         advance: Called with what is done, how much there is, and a name.
 
     Raises:
@@ -91,7 +94,7 @@ def speed(
         model, kind = network(name)
         with tempfile.TemporaryDirectory() as scratch:
             ways = list(_ways(model, Path(scratch), samples[::2]))
-            times = _in_turns([way.score for way in ways], side, repetitions)
+            times = _in_turns(ways, side, repetitions)
             plain = statistics.median(times[0])
             first = plain if first is None else first
             rows = []
@@ -161,7 +164,8 @@ def _ways(model: nn.Module, scratch: Path, calibration: Sequence[Sample]) -> Ite
             artefact, _, run = open_artefact(folder, runtime=runtime, bf16=precision == "bf16")
         except ValueError:  # no bfloat16 here
             continue
-        yield Way(runtime, precision, check.run_score(artefact, run))
+        before = OFTEN if runtime == "openvino" else 3
+        yield Way(runtime, precision, check.run_score(artefact, run), before)
 
 
 def _of_logits(function: Any) -> Score:
@@ -170,16 +174,18 @@ def _of_logits(function: Any) -> Score:
     return lambda pixels: np.asarray(expit(function(pixels[None]).target[0]), np.float32)
 
 
-def _in_turns(scores: Sequence[Score], side: int, repetitions: int) -> list[list[float]]:
-    """Time each function on one image, all of them in every round; in seconds, three rounds left out."""
+def _in_turns(ways: Sequence[Way], side: int, repetitions: int) -> list[list[float]]:
+    """Time each way on one image, all of them in every round; in seconds."""
     pixels = scene(0, height=side, width=side).image
-    times: list[list[float]] = [[] for _ in scores]
-    for turn in range(-3, repetitions):
-        for score, own in zip(scores, times, strict=True):
+    for way in ways:
+        for _ in range(way.before):
+            way.score(pixels)
+    times: list[list[float]] = [[] for _ in ways]
+    for _ in range(repetitions):
+        for way, own in zip(ways, times, strict=True):
             start = time.perf_counter()
-            score(pixels)
-            if turn >= 0:
-                own.append(time.perf_counter() - start)
+            way.score(pixels)
+            own.append(time.perf_counter() - start)
     return times
 
 

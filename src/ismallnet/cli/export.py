@@ -6,7 +6,7 @@ import argparse
 
 import ismallnet
 from ismallnet.cli.parser import DATA_SETS, Parser, add_decision, add_out
-from ismallnet.cli.screen import OK, say, table
+from ismallnet.cli.screen import OK, say, table, warn
 
 SUMMARY = "write a network as a graph for other runtimes, checked against PyTorch"
 
@@ -83,10 +83,14 @@ def run(options: argparse.Namespace) -> int:
     rows = [
         (runtime, part, str(found["images"]), f"{found['largest']:.2g}", f"{found['p999']:.2g}", _iou(found))
         for runtime, parts in artefact.differences.items()
+        if "refused" not in parts
         for part, found in parts.items()
     ]
     columns = ("runtime", "on", "images", "largest difference", "99.9 % within", "IoU, and by torch in fp32")
     table(columns, rows, title=f"{artefact.file}: scores against PyTorch in fp32")
+    for runtime, parts in artefact.differences.items():
+        if "refused" in parts:
+            warn(f"{runtime} is not for it here: {parts['refused']}")
     say(f"{artefact.file} and export.json are in {options.out}")
     say(f"To use it: ismallnet detect IMAGES --model {options.out}")
     return OK

@@ -173,11 +173,12 @@ def compare(
         folder: Where.
         model: The plain network.
         samples: Images with masks to compare on, beside the seeded scenes.
-        strict: Refuse the artefact where one runtime is too far off; else leave that runtime out.
+        strict: Refuse the artefact where one runtime is too far off, in bfloat16 apart.
 
     Returns:
         By runtime, on `scenes` and, where there are samples, on `images`: what `check.Difference` has. The
-        key `openvino bf16` is of an artefact in fp32, computed in bfloat16, where the processor has it.
+        key `openvino bf16` is of an artefact in fp32, computed in bfloat16. Where a runtime cannot be had or
+        is too far off, the key `refused` alone, with the reason.
 
     Raises:
         ExportError: A runtime is too far off, and ``strict``.
@@ -205,10 +206,13 @@ def compare(
                 check.require(
                     difference, "bf16" if bf16 else artefact.precision, f"{artefact.file} by {label}"
                 )
+        except (OSError, MemoryError):
+            raise
         except Exception as error:
             refused = isinstance(error, (check.ExportError, ValueError))  # no bfloat16 here is a ValueError
             if strict and not (bf16 and refused):
                 raise
+            found[label] = {"refused": str(error)}
             continue
         found[label] = {part: asdict(difference) for part, difference in parts.items()}
     return found

@@ -15,8 +15,10 @@ import tempfile
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from ismallnet.checkpoint import CONFIG, file_sha256, load_model, weights_sha256
+from ismallnet.openvino_cpu import require_bf16
 from ismallnet.runtimes import (
     MANY,
     RUNTIMES,
@@ -24,7 +26,6 @@ from ismallnet.runtimes import (
     RuntimeName,
     by_speed,
     is_installed,
-    read_artefact,
 )
 
 _SOURCES = Path(__file__).parents[1]
@@ -49,7 +50,7 @@ def graph_of(
     Raises:
         ImportError: The runtime, or what writes its graph, is not installed.
         OSError: The cache cannot be written, and a runtime is given.
-        ValueError: The runtime given does not give PyTorch's scores here.
+        ValueError: The runtime given does not give PyTorch's scores here, or the processor has no bfloat16.
     """
     wanted = [name for name in by_speed(images) if name != "torch"] if runtime is None else [runtime]
     needed = [name for name in wanted if is_installed(name) and (not bf16 or name == "openvino")]
@@ -58,21 +59,28 @@ def graph_of(
     elif images >= MANY and _accelerated():
         return None
     place = _place(weights)
-    if not _holds(place, needed, bf16):
-        if not needed or (runtime is None and (images < MANY or not is_installed_writer())):
+    labels = {name: f"{name} bf16" if bf16 else name for name in needed}
+    if not needed:
+        return None
+    if not set(labels.values()) <= _verdicts(place).keys():
+        if runtime is None and (images < MANY or not is_installed_writer()):
             return None
         try:
             _make(weights, place)
-        except Exception:  # PyTorch can do it, whatever the exporters of a network raise
+        except Exception:  # PyTorch can do it, whatever goes wrong
             if runtime is not None:
                 raise
             return None
-    for name in needed:
-        if _holds(place, [name], bf16):
+    verdicts = _verdicts(place)
+    for name, label in labels.items():
+        if "refused" not in verdicts[label]:
             return place, name
     if runtime is None:
         return None
-    raise ValueError(f"{runtime} does not give the scores of PyTorch on this machine; choose --runtime torch")
+    why = verdicts[labels[runtime]]["refused"]
+    raise ValueError(
+        f"{runtime} does not give the scores of PyTorch on this machine ({why}); choose --runtime torch"
+    )
 
 
 def is_installed_writer() -> bool:
@@ -89,6 +97,8 @@ def _require(runtime: RuntimeName, bf16: bool) -> None:
         raise ImportError(f"{runtime} or onnx is not installed; pip install 'ismallnet[{extras}]'")
     if bf16 and runtime != "openvino":
         raise ValueError(f"bf16 is for openvino and torch; {runtime} has none on a CPU")
+    if bf16:
+        require_bf16()
 
 
 def _place(weights: Path) -> Path:
@@ -97,7 +107,8 @@ def _place(weights: Path) -> Path:
     packages = ("ismallnet", "torch", "onnx", "onnxruntime", "openvino", *([plugin] if plugin else []))
     parts = [platform.node(), platform.machine(), *map(_version, packages)]
     parts += [weights_sha256(weights), file_sha256(weights / CONFIG)]
-    sources = [*_SOURCES.glob("models/*.py"), *_SOURCES.glob("export/*.py"), _SOURCES / "runtimes.py"]
+    sources = [*_SOURCES.glob("models/*.py"), *_SOURCES.glob("export/*.py")]
+    sources += [_SOURCES / "runtimes.py", _SOURCES / "openvino_cpu.py"]
     parts += [file_sha256(path) for path in sorted(sources)]
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(root) / "ismallnet" / "graphs" / hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
@@ -110,16 +121,17 @@ def _version(package: str) -> str:
         return ""
 
 
-def _holds(place: Path, runtimes: list[RuntimeName], bf16: bool) -> bool:
-    """Whether a graph is there that was compared with PyTorch in one of these runtimes."""
-    if not (place / SIDECAR).is_file():
-        return False
-    _, artefact = read_artefact(place)
-    return any((f"{name} bf16" if bf16 else name) in artefact.differences for name in runtimes)
+def _verdicts(place: Path) -> dict[str, Any]:
+    """Return what came of the comparisons with PyTorch, as `export.compare` has it; none: no key."""
+    sidecar = place / SIDECAR
+    return dict(json.loads(sidecar.read_text("utf-8"))["differences"]) if sidecar.is_file() else {}
 
 
 def _make(weights: Path, place: Path) -> None:
-    """Write the graph, compare every installed runtime, publish it whole; another process may be first."""
+    """Write the graph, compare every installed runtime, publish it whole; another process may be first.
+
+    Of a network that cannot be written there is that verdict alone, so that it is not tried at every run.
+    """
     from ismallnet.export import compare, describe, write
 
     model, saved = load_model(weights)
@@ -128,9 +140,16 @@ def _make(weights: Path, place: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=place.parent) as scratch:
         made = Path(scratch) / place.name
         made.mkdir()
-        write(artefact, model, made)
-        artefact = replace(artefact, differences=compare(artefact, made, model, strict=False))
-        (made / SIDECAR).write_text(artefact.to_json(), encoding="utf-8")
+        try:
+            write(artefact, model, made)
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # whatever the exporters of a network raise
+            verdict = {"refused": f"it cannot be written as a graph: {error}"}
+            found: dict[str, Any] = dict.fromkeys((*RUNTIMES, "openvino bf16"), verdict)
+        else:
+            found = compare(artefact, made, model, strict=False)
+        (made / SIDECAR).write_text(replace(artefact, differences=found).to_json(), encoding="utf-8")
         if place.exists():  # of fewer runtimes: one was installed since
             place.rename(Path(scratch) / "old")
         try:

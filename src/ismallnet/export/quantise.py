@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 
 def quantise(file: Path, out: Path, artefact: Artefact, images: Iterable[NDArray[np.float32]]) -> None:
-    """Write an ONNX graph once more, with its convolutions but the last in int8 (QDQ nodes).
+    """Write an ONNX graph once more, with its convolutions but the first and the last in int8 (QDQ nodes).
 
-    The last one decides thin margins, as in every precision of ours.
+    The first ones (those that have none before them) read the image, whose grey levels are as fine as int8;
+    the last one decides thin margins.
 
     Args:
         file: The graph in fp32.
@@ -29,7 +30,7 @@ def quantise(file: Path, out: Path, artefact: Artefact, images: Iterable[NDArray
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
-    convolutions = [node.name for node in onnx.load(file).graph.node if node.op_type == "Conv"]
+    outer = _outer_convolutions(onnx.load(file).graph)
     logging.disable(logging.WARNING)  # it advises what the folding of batch norms has done
     try:
         quantize_static(
@@ -38,13 +39,29 @@ def quantise(file: Path, out: Path, artefact: Artefact, images: Iterable[NDArray
             _Reader(artefact.encode(pixels)[None, None] for pixels in images),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["Conv"],
-            nodes_to_exclude=convolutions[-1:],
+            nodes_to_exclude=outer,
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
         )
     finally:
         logging.disable(logging.NOTSET)
+
+
+def _outer_convolutions(graph: Any) -> list[str]:
+    """Return the names of the convolutions that have none before them, and of the last one."""
+    first: list[str] = []
+    last = ""
+    behind: set[str] = set()
+    for node in graph.node:  # in an order in which each can be computed
+        is_convolution = node.op_type == "Conv"
+        if behind.intersection(node.input):
+            behind.update(node.output)
+        elif is_convolution:
+            first.append(node.name)
+            behind.update(node.output)
+        last = node.name if is_convolution else last
+    return list(dict.fromkeys([*first, last]))
 
 
 class _Reader:

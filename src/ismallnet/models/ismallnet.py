@@ -244,6 +244,7 @@ class ISmallNet(Network):
                 else head(joined, hidden=width)
             )
         self.auxiliary = nn.ModuleList(head(width) for _ in widths) if deep else None
+        self.fusing: nn.Module | None = None  # what does the work of `fuse_levels` in the inference form
         self.multiple = stride * 2 ** (len(widths) - 1)
         initialise(self)
         if prior is not None:
@@ -271,13 +272,10 @@ class ISmallNet(Network):
         features *= len(self.decoders) // len(features)
         nodes = [decoder(levels) for decoder, levels in zip(self.decoders, features, strict=True)]
         nodes *= len(self.finals) // len(nodes)
-        finals, levels = zip(*(fuse(x) for fuse, x in zip(self.finals, nodes, strict=True)), strict=True)
-        maps = {s: self.heads[s](f) for s, f in zip(self.streams, finals, strict=True) if s in self.heads}
-        fused = levels[0]
+        finals, fused = (self.fusing or self.fuse_levels)(nodes)
+        maps = {s: self.heads[s](f) for s, f in zip(self.streams, finals, strict=False) if s in self.heads}
         if "target" not in maps:
-            fused_final, fused = self.fuse([torch.cat(level, 1) for level in zip(*levels, strict=True)])
-            everything = [*finals, fused_final]
-            joined = torch.cat(everything, 1) if self.fusion == "concat" else torch.stack(everything).sum(0)
+            joined = torch.cat(finals, 1) if self.fusion == "concat" else torch.stack(finals).sum(0)
             head = self.heads["target"]
             maps["target"] = head(joined, full) if isinstance(head, DetailHead) else head(joined)
         extra: list[Tensor] = []
@@ -290,6 +288,22 @@ class ISmallNet(Network):
             maps["boundary"][crop] if "boundary" in maps else None,
             tuple(logits[crop] for logits in extra),
         )
+
+    def fuse_levels(self, nodes: Sequence[Sequence[Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
+        """Fuse the levels of each stream and, where there is a fusion stream, those of all streams.
+
+        Args:
+            nodes: By stream, [(B, widths[i], H / 2**i, W / 2**i)].
+
+        Returns:
+            (B, width, H, W) of each stream, then of the fusion stream; the projected levels of the last.
+        """
+        pairs = [fuse(levels) for fuse, levels in zip(self.finals, nodes, strict=True)]
+        finals, projected = [final for final, _ in pairs], [levels for _, levels in pairs]
+        if "target" in self.streams:
+            return finals, projected[0]
+        final, fused = self.fuse([torch.cat(level, 1) for level in zip(*projected, strict=True)])
+        return [*finals, final], fused
 
 
 def _check_levels(
