@@ -23,7 +23,7 @@ LAYERS = (
     ("benchmark",),
     ("shared",),
     ("train", "detect", "calibrate", "convert"),
-    ("evaluate", "objectives", "optim", "devices", "history", "large", "pictures", "tables"),
+    ("evaluate", "objectives", "optim", "devices", "history", "large", "pictures", "tables", "listing"),
     ("detector",),
     ("export",),
     ("runtimes",),

@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 
 from ismallnet.checkpoint import save_model
-from ismallnet.detect import COLUMNS, FILES, DetectReport, detect_files, find_images
+from ismallnet.detect import COLUMNS, FILES, DetectReport, detect_files
 from ismallnet.detector import Detector
+from ismallnet.listing import find_images
 from ismallnet.maps import Maps
 from ismallnet.media import read_pages
 from ismallnet.models import create_model

@@ -9,10 +9,9 @@ be read is reported and passed over.
 from __future__ import annotations
 
 import functools
-import glob
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from importlib.util import find_spec
@@ -21,12 +20,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ismallnet import pictures as pictures_module
 from ismallnet import tables as tables_module
+from ismallnet.listing import changes, find_images, list_again, states
 from ismallnet.media import Image, ImageError
 from ismallnet.pictures import Job, Pictures, plan
 from ismallnet.pipeline import Ahead, Behind
 from ismallnet.publish import check_replaceable, published_whole, room
 from ismallnet.raster import is_large
-from ismallnet.streams import ALL_SUFFIXES, Damage, Stream
+from ismallnet.streams import Damage, Stream
 from ismallnet.tables import COLUMNS, Failure, FrameResult, Record, Tables
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ismallnet.raster import Raster
     from ismallnet.types import Detection
 
-__all__ = ["COLUMNS", "FILES", "DetectReport", "Failure", "FrameResult", "detect_files", "find_images"]
+__all__ = ["COLUMNS", "FILES", "DetectReport", "Failure", "FrameResult", "detect_files"]
 
 Kind = Literal["overlay", "mask", "score", "interior", "boundary", "csv", "json", "jsonl", "coco"]
 FILES: dict[str, str] = {**pictures_module.FOLDERS, **tables_module.FILES}
@@ -44,8 +44,6 @@ KEPT = 10_000
 """Frames, failures and warnings of which a report holds all; of longer runs it holds the first."""
 
 Advance = Callable[[int, int, str], None]
-State = tuple[int, int]
-"""Of a file: its bytes, and when it was changed last, in nanoseconds."""
 
 
 @dataclass(slots=True)
@@ -130,7 +128,7 @@ def detect_files(
 
         jobs = plan_files(paths)
         look(jobs, detector, Pictures(folder, save), add, scratch=folder, range=range, advance=advance)
-        report.notes += changes(before, states(_listed_again(sources)))
+        report.notes += changes(before, states(list_again(sources)))
         check_replaceable(out, FILES.values(), force=force)  # again: it may be long ago
     return report
 
@@ -333,75 +331,6 @@ def _weight(item: _Begin | _Found | Image | _Large | FrameResult | Failure | _En
         maps = (found.score, found.mask, found.interior, found.boundary)
         return item.image.pixels.nbytes + sum(0 if values is None else values.nbytes for values in maps)
     return 0
-
-
-def states(paths: Iterable[Path]) -> dict[str, State]:
-    """Return bytes and time of the last change of files; zeros where there is none."""
-    found = {}
-    for path in paths:
-        try:
-            status = path.stat()
-            found[str(path)] = (status.st_size, status.st_mtime_ns)
-        except OSError:  # it vanished: reading will say so
-            found[str(path)] = (0, 0)
-    return found
-
-
-def changes(before: Mapping[str, State], now: Mapping[str, State]) -> list[str]:
-    """Say which files were added or changed; what vanished is a failure when it is to be read."""
-    return [
-        f"{path} was {'changed' if path in before else 'added'} while the run went on; run again for it"
-        for path, state in now.items()
-        if any(state) and before.get(path) != state
-    ]
-
-
-def _listed_again(sources: Sequence[str | Path]) -> list[Path]:
-    """List the files as they are by now; none where a source has vanished."""
-    try:
-        return find_images(sources)
-    except FileNotFoundError:
-        return []
-
-
-def find_images(sources: Sequence[str | Path]) -> list[Path]:
-    """List the files that sources stand for, each once, in the order of the sources.
-
-    A file stands for itself, whatever its suffix. A folder stands for the images directly inside, in the
-    order of their names: files with one of `ALL_SUFFIXES`, hidden ones left out. A glob stands for the images
-    it matches; ``**`` goes into folders.
-
-    Raises:
-        FileNotFoundError: A source that does not exist, or holds no image.
-    """
-    found: dict[str, Path] = {}
-    for source in sources:
-        path = Path(source)
-        if path.is_file():
-            files = [path]
-        elif path.is_dir():
-            files = _images_among(path.iterdir())
-            if not files:
-                raise FileNotFoundError(
-                    f"no {', '.join(ALL_SUFFIXES)} file in {path}; for its folders give '{path / '**' / '*'}'"
-                )
-        elif glob.has_magic(str(source)):
-            files = _images_among(Path(match) for match in glob.glob(str(source), recursive=True))
-            if not files:
-                raise FileNotFoundError(f"{source} matches no {', '.join(ALL_SUFFIXES)} file")
-        else:
-            raise FileNotFoundError(f"no file or folder {source}")
-        found.update({os.path.abspath(file): file for file in files})
-    if not found:
-        raise FileNotFoundError("nothing to detect in; give files, folders or globs")
-    return list(found.values())
-
-
-def _images_among(paths: Iterator[Path]) -> list[Path]:
-    ours = (
-        p for p in paths if p.suffix.lower() in ALL_SUFFIXES and not p.name.startswith(".") and p.is_file()
-    )
-    return sorted(ours)
 
 
 def reason(error: Exception, path: Path) -> str:

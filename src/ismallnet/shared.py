@@ -29,17 +29,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from ismallnet.detect import FILES as OURS
-from ismallnet.detect import (
-    Advance,
-    DetectReport,
-    changes,
-    check_kinds,
-    find_images,
-    head,
-    look,
-    plan_files,
-    states,
-)
+from ismallnet.detect import Advance, DetectReport, check_kinds, head, look, plan_files
+from ismallnet.listing import changes, find_images, states
 from ismallnet.pictures import Job, Pictures
 from ismallnet.publish import MARKER, check_replaceable, make_beside, publish, room
 from ismallnet.tables import Record, Tables, from_line, to_line

@@ -57,8 +57,8 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 def test_the_graph_is_written_compared_and_taken_by_detect(run: Run, weights: Path, tmp_path: Path) -> None:
-    status, out, err = run("export", weights, "--threshold", "0.3", "--out", "graph")
-    assert (status, err) == (0, "")
+    status, out, _ = run("export", weights, "--threshold", "0.3", "--out", "graph")
+    assert status == 0
     assert "ismallnet-s.onnx: scores against PyTorch in fp32" in out
     assert "onnxruntime scenes" in out
     assert "ismallnet detect IMAGES --model graph" in out

@@ -72,7 +72,7 @@ def _tiling(word: str) -> Tiling | None:
 
 def _count(sources: list[str]) -> int:
     """Guess how many frames there are: a video has many. What is wrong with the sources is said later."""
-    from ismallnet.detect import find_images
+    from ismallnet.listing import find_images
     from ismallnet.streams import VIDEO_SUFFIXES
 
     try:

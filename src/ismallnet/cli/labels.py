@@ -26,8 +26,9 @@ def run(options: argparse.Namespace) -> int:
     """Do the work and print what came of it; the exit status."""
     from ismallnet.checkpoint import check_out
     from ismallnet.data.dataset import read_mask
-    from ismallnet.detect import find_images, reason
+    from ismallnet.detect import reason
     from ismallnet.labels import write_label_pictures
+    from ismallnet.listing import find_images
 
     out = Path(options.out)
     check_out(out, force=options.force)
