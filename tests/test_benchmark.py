@@ -379,6 +379,32 @@ def test_curves_are_those_of_evaluate_and_not_swept_twice(scenes: Dataset, tmp_p
     assert not (tmp_path / "test_evaluations.csv").exists()
 
 
+def test_table_keeps_the_curves_of_what_it_computes_in_one_look(
+    scenes: Dataset, tmp_path: Path, network: str
+) -> None:
+    measure(scenes, tmp_path, network, curves=tmp_path / "curves")
+    areas = rows(tmp_path / "curves" / "roc.csv")
+    assert [row["detector"] for row in areas] == ["top-hat", "small"]
+    looks = rows(tmp_path / "log" / "test_evaluations.csv")
+    assert Counter(row["protocol"] for row in looks) == {"ismallnet": 2, "standard": 2}
+    alone = tmp_path / "alone"
+    curves([scenes], ["top-hat"], out=alone, log=tmp_path)
+    columns = ("detector", "data", "decision", "split_sha256", "n", "roc_area", "pr_area", "froc_area")
+    assert [areas[0][name] for name in columns] == [rows(alone / "roc.csv")[0][name] for name in columns]
+    swept: list[str] = []
+    curves(
+        [scenes],
+        ["top-hat", "acm"],
+        out=tmp_path / "curves",
+        weights={"small": network},
+        log=tmp_path,
+        device="cpu",
+        advance=lambda *step: swept.append(step[2]),
+    )
+    assert not swept
+    assert (tmp_path / "curves" / "roc-folder.png").exists()
+
+
 def test_document_lists_the_cells_that_contradict_themselves() -> None:
     text = (ROOT / "docs" / "reproduction.md").read_text("utf-8")
     block = text.split("## Nine cells", 1)[1].split("\n## ", 1)[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ismallnet.data import Dataset
+    from ismallnet.detector import Detector
     from ismallnet.metrics.curves import Curve
+    from ismallnet.metrics.report import Report
 
     Advance = Callable[[int, int, str], None]
 
@@ -34,6 +36,68 @@ _GRID = np.concatenate([[0.0], np.logspace(-7, 0, 281)])
 """False positive rates at which a curve is kept: 40 a decade."""
 
 
+class Curves:
+    """roc.csv (areas) and points.csv in a folder, a curve a detector and data set.
+
+    Args:
+        out: The folder; made with the first curve.
+        limit: As `table1`.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: The folder has curves of another limit, or other columns.
+    """
+
+    def __init__(self, out: str | Path, *, limit: int | None = None) -> None:
+        new_figure()  # before hours of work
+        self._out, self._limit = Path(out), str(limit or "")
+        self._areas, self._points = (
+            Store(self._out / "roc.csv", COLUMNS),
+            Store(self._out / "points.csv", POINTS),
+        )
+        self._areas.require_limit(limit)
+
+    def has(self, name: str, detector: Detector, dataset: Dataset) -> bool:
+        """Whether there is a curve of these weights or this filter, this decision and this list."""
+        return any(self._about(name, detector, dataset).items() <= row.items() for row in self._areas.rows)
+
+    def keep(self, name: str, detector: Detector, dataset: Dataset, report: Report) -> None:
+        """Keep the curve of a report under `PROTOCOL`, in the place of an older one.
+
+        Args:
+            name: Of the curve.
+            detector: What was evaluated.
+            dataset: The list it was evaluated on.
+            report: Of `evaluate`, with curves.
+        """
+        found = report.curves
+        assert found is not None
+        areas = {f"{kind}_area": f"{getattr(found, kind).area:.6g}" for kind in ("roc", "pr", "froc")}
+        source = {name: str(report.provenance[name] or "") for name in ("date", "commit", "hardware")}
+        key = {"detector": name, "data": dataset.name}
+        points = [key | {"fpr": f"{x:.6g}", "tpr": f"{y:.6g}"} for x, y in _kept(found.roc)]
+        self._points.replace(key, points)
+        self._areas.replace(key, [self._about(name, detector, dataset) | areas | source])
+
+    def draw(self, names: Iterable[str]) -> list[Path]:
+        """Draw roc-DATA.png and .pdf of each data set; all files of the folder."""
+        rows = self._areas.rows, self._points.rows
+        drawn = [path for name in names for path in _draw(name, *rows, self._out)]
+        return [self._areas.path, self._points.path, *drawn]
+
+    def _about(self, name: str, detector: Detector, dataset: Dataset) -> dict[str, str]:
+        return {
+            "detector": name,
+            "data": dataset.name,
+            "weights_sha256": detector.weights_sha256 or "",
+            "decision": str(detector.rule),
+            "split": dataset.split,
+            "split_sha256": dataset.split_sha256,
+            "n": str(len(dataset)),
+            "limit": self._limit,
+        }
+
+
 def curves(
     datasets: Sequence[Dataset],
     names: Sequence[str] | None = None,
@@ -46,9 +110,9 @@ def curves(
     device: str = "auto",
     advance: Advance | None = None,
 ) -> list[Path]:
-    """Fill roc.csv (areas) and points.csv in a folder and draw roc-DATA.png and .pdf; arguments as `table1`.
+    """Fill roc.csv and points.csv in a folder and draw roc-DATA.png and .pdf; arguments as `table1`.
 
-    What was swept before with the same weights, decision and list is not swept again.
+    What was swept before with the same weights, decision and list, by `table1` too, is not swept again.
 
     Returns:
         The files of the folder.
@@ -57,25 +121,12 @@ def curves(
         ImportError: matplotlib is not installed; nothing is swept.
         ValueError: As `table1`.
     """
-    new_figure()  # before hours of work
-    out, weights = Path(out), dict(weights or {})
+    kept, weights = Curves(out, limit=limit), dict(weights or {})
     names = list_entrants(names, weights)
-    areas, points = Store(out / "roc.csv", COLUMNS), Store(out / "points.csv", POINTS)
-    areas.require_limit(limit)
     for dataset in datasets:
         shown = limited(dataset, limit)
         for name, detector in enter(names, dataset.name, weights, device=device)[0].items():
-            about = {
-                "detector": name,
-                "data": dataset.name,
-                "weights_sha256": detector.weights_sha256 or "",
-                "decision": str(detector.rule),
-                "split": shown.split,
-                "split_sha256": shown.split_sha256,
-                "n": str(len(shown)),
-                "limit": str(limit or ""),
-            }
-            if any(about.items() <= row.items() for row in areas.rows):
+            if kept.has(name, detector, shown):
                 continue
             step = None if advance is None else _about(f"{name}, {dataset.name}", advance)
             report = evaluate(
@@ -83,19 +134,8 @@ def curves(
             )
             if report.on_test_list:
                 log_test_evaluation(report, log, purpose=purpose)
-            assert report.curves is not None
-            found = {
-                f"{kind}_area": f"{getattr(report.curves, kind).area:.6g}" for kind in ("roc", "pr", "froc")
-            }
-            source = {key: str(report.provenance[key] or "") for key in ("date", "commit", "hardware")}
-            key = {"detector": name, "data": dataset.name}
-            points.replace(
-                key,
-                [key | {"fpr": f"{x:.6g}", "tpr": f"{y:.6g}"} for x, y in _kept(report.curves.roc)],
-            )
-            areas.replace(key, [about | found | source])
-    drawn = [path for each in datasets for path in _draw(each.name, areas.rows, points.rows, out)]
-    return [areas.path, points.path, *drawn]
+            kept.keep(name, detector, shown, report)
+    return kept.draw(each.name for each in datasets)
 
 
 def _about(what: str, advance: Advance) -> Advance:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ismallnet import metrics
+from ismallnet.benchmark.curves import PROTOCOL as SWEPT
+from ismallnet.benchmark.curves import Curves
 from ismallnet.benchmark.entrants import Facts, Missing, Remembering, enter, facts, limited, list_entrants
 from ismallnet.benchmark.store import Row, Store
 from ismallnet.evaluate import evaluate, log_test_evaluation
@@ -68,6 +70,7 @@ def table1(
     protocols: Sequence[str] = PROTOCOLS,
     limit: int | None = None,
     bootstrap: int = 1000,
+    curves: str | Path | None = None,
     purpose: str = "benchmark table1",
     log: str | Path = "results",
     device: str = "auto",
@@ -83,12 +86,15 @@ def table1(
         protocols: Names of `metrics.PROTOCOLS`.
         limit: The first so many images of each list only, for a rehearsal; the rows say so.
         bootstrap: Replicates of the intervals; 0: none.
+        curves: Folder of `benchmark.curves`, which then has the curve of every row under `standard` that is
+            computed, at no further look at the list.
         purpose: Why the test lists are opened; in the log.
         log: Folder of test_evaluations.csv.
         device: Of networks.
         advance: Called with (images done, images in all, what is being done).
 
     Raises:
+        ImportError: Curves without matplotlib; nothing is computed.
         ValueError: A detector or a data set given twice, an unknown protocol, a limit below 1, or a table
             that was made with another limit.
         FileNotFoundError: Neither a known detector nor a folder with weights.
@@ -100,6 +106,7 @@ def table1(
     names = list_entrants(names, weights)
     table, strata = Store(out / "table1.csv", COLUMNS), Store(out / "strata.csv", STRATA_COLUMNS)
     table.require_limit(limit)
+    sweeps = None if curves is None else Curves(curves, limit=limit)
     missing: list[Missing] = []
     pending: list[tuple[str, Detector, Dataset, list[metrics.Protocol]]] = []
     for dataset in datasets:
@@ -121,21 +128,27 @@ def table1(
         memory = Remembering(detector)
         for scoring in left:
             assert known is not None
+            sweep = sweeps if scoring.name == SWEPT else None
             report = evaluate(
                 memory,
                 shown,
                 protocol=scoring,
                 bootstrap=bootstrap,
+                curves=sweep is not None,
                 advance=_from(finished, total, f"{name}, {shown.name}, {scoring.name}", advance),
             )
             finished += len(shown)
             if report.on_test_list:  # before the figures are kept
                 log_test_evaluation(report, log, purpose=purpose)
+            if sweep is not None:
+                sweep.keep(name, detector, shown, report)
             speed = memory.milliseconds(scoring.input_size(shown.name))
             key = dict(zip(KEY, (name, shown.name, scoring.name), strict=True))
             row = key | _depends(detector, shown, bootstrap) | _measured(report, known, speed, limit)
             strata.replace(key, _strata(key, report))
             table.replace(key, [row])
+    if sweeps is not None:
+        sweeps.draw(each.name for each in datasets)
     computed = sum(len(left) for *_, left in pending)
     return Table(tuple(table.rows), tuple(strata.rows), tuple(missing), computed)
 

@@ -31,6 +31,11 @@ def add_table1(parser: Parser) -> None:
     parser.add_argument(
         "--bootstrap", type=int, default=1000, help="replicates of the intervals (default: 1000)"
     )
+    parser.add_argument(
+        "--curves",
+        metavar="DIR",
+        help="also keep the ROC curves of what is computed, in the folder of `benchmark curves`",
+    )
     _add_limit(parser)
 
 
@@ -125,6 +130,7 @@ def run_table1(options: argparse.Namespace) -> int:
             protocols=options.protocols,
             limit=options.limit,
             bootstrap=options.bootstrap,
+            curves=options.curves,
             purpose=options.purpose,
             log=options.log,
             device=options.device,
