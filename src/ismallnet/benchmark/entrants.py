@@ -16,7 +16,7 @@ from ismallnet.catalogue import NoWeightsError, find_weights
 from ismallnet.checkpoint import CONFIG
 from ismallnet.detector import Detector, load
 from ismallnet.filters import NotCalibratedError, calibration_of, list_filters
-from ismallnet.models import list_models
+from ismallnet.models import find_model, list_models
 from ismallnet.plugins import PluginError
 from ismallnet.rules import Rule
 
@@ -48,6 +48,8 @@ class Facts:
 
     calibrated: str
     """Where its k or threshold comes from."""
+    network: str | None = None
+    """Its name and the options beyond what that means, such as ``acm(stem=stride4)``."""
     parameters: int | None = None
     macs: int | None = None
     """Multiply-adds for an image of `SIDE` × `SIDE` pixels."""
@@ -184,11 +186,18 @@ def facts(detector: Detector) -> Facts:
     lists = (f"{each['name']} {each['split']}" for each in saved.metadata.get("data", []))
     return Facts(
         calibrated=FIXED,
+        network=_call(saved.name, saved.options),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         macs=multiply_adds(model),
         trained_on=" + ".join(lists) or None,
         training_seed=_training_seed(saved.metadata),
     )
+
+
+def _call(name: str, options: Mapping[str, Any]) -> str:
+    meant = json.loads(json.dumps(find_model(name).options))
+    own = [f"{key}={value}" for key, value in options.items() if key not in meant or meant[key] != value]
+    return f"{name}({', '.join(own)})" if own else name
 
 
 def _training_seed(metadata: Mapping[str, Any]) -> int | None:

@@ -186,11 +186,11 @@ def _thresholds(rows: Sequence[Row]) -> list[str]:
 
 def _provenance(rows: Sequence[Row]) -> list[str]:
     cells = dict.fromkeys(
-        (row["detector"], row["weights_sha256"][:12] or "–", row["trained_on"] or "–",
+        (row["detector"], row["network"] or "–", row["weights_sha256"][:12] or "–", row["trained_on"] or "–",
          row["training_seed"] or "–", row["date"][:10], short_commit(row["commit"]), row["hardware"])
         for row in rows
     )  # fmt: skip
-    header = ["detector", "weights SHA-256", "trained on", "seed", "date", "commit", "hardware"]
+    header = ["detector", "network", "weights SHA-256", "trained on", "seed", "date", "commit", "hardware"]
     notes = dict.fromkeys(
         f"- {row['detector']}, {row['data']}, `{row['protocol']}`: {row['notes']}"
         for row in rows

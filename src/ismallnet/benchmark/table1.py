@@ -35,7 +35,7 @@ RATES = (
 KEY = ("detector", "data", "protocol")
 _DEPENDS = ("weights_sha256", "decision", "split", "split_sha256", "n", "bootstrap")
 _RATE_COLUMNS = tuple(f"{name}{end}" for name in RATES for end in ("", "_low", "_high"))
-_FACTS = ("calibrated", "parameters", "macs", "trained_on", "training_seed")
+_FACTS = ("calibrated", "network", "parameters", "macs", "trained_on", "training_seed")
 _PROVENANCE = ("date", "commit", "hardware")
 COLUMNS = (
     *KEY, *_DEPENDS, "bootstrap_seed", "limit", *_RATE_COLUMNS, "iou_without_doubtful", "rule", *_FACTS,
