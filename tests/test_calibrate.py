@@ -79,7 +79,8 @@ def test_threshold_of_a_network_is_chosen_likewise() -> None:
 
 
 def test_grids_are_those_that_are_documented() -> None:
-    assert (K[0], K[-1], len(K)) == (0.5, 40, 396)
+    assert (K[0], K[395], K[-1], len(K)) == (0.5, 40, 450, 445)
+    assert np.all(np.diff(K) > 0)
     assert (THRESHOLDS[0], THRESHOLDS[-1], len(THRESHOLDS)) == (0.005, 0.995, 199)
 
 
@@ -117,6 +118,15 @@ def test_budget_holds_for_every_higher_threshold_too() -> None:
     assert result.sweep["fa"][np.searchsorted(THRESHOLDS, 0.6)] == 1 / 200
     assert result.value == 0.785  # the first above 200/255 = 0.784, where nothing is found
     assert result.rates["pd"] == 0
+
+
+def test_filter_has_a_k_for_every_budget_where_a_lone_pixel_rules_the_image() -> None:
+    """One false pixel of 100 × 100 is 99 deviations out; the dim target beside it, 3."""
+    image, mask = np.zeros((2, 100, 100), np.uint8)
+    image[20, 20], image[60:62, 60:62], mask[60:62, 60:62] = 250, 10, 1
+    result = calibrate(identity(Statistical(1)), [dataset([(image, mask)])], fa=0)
+    assert result.rates["fa"] == 0
+    assert 99 < result.value < 110
 
 
 def test_budget_that_no_value_stays_within_is_an_error_with_the_least_fa() -> None:
@@ -227,7 +237,7 @@ def test_files_hold_the_choice_its_provenance_and_the_sweep(tmp_path: Path) -> N
     stored = json.loads(paths[0].read_text())
     assert (stored["detector"], stored["value"], stored["criterion"]) == ("identity", 6.6, "iou")
     assert stored["protocol"] == "standard"
-    assert stored["tried"] == {"least": 0.5, "largest": 40.0, "count": 396}
+    assert stored["tried"] == {"least": 0.5, "largest": 450.0, "count": 445}
     assert stored["data"][0]["split_sha256"] == two_images().split_sha256
     assert {"date", "commit", "hardware"} <= stored["provenance"].keys()
     with paths[1].open() as file:

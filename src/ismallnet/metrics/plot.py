@@ -71,6 +71,8 @@ def save_sweep(
         left.plot(values, rates[key], label=label)
     left.axvline(chosen, color="0.5", linestyle="--")
     left.set(xlabel=name, ylim=(-0.02, 1.02), title=title)
+    if values[-1] > 1:  # not a probability
+        left.set_xscale("log")
     left.grid(alpha=0.3)
     right = left.twinx()
     right.plot(values, rates["fa"] * 1e6, color="black", linestyle=":", label="Fa")

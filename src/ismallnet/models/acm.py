@@ -17,7 +17,17 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ismallnet.models.encoder import THREE_WIDTHS, Stem, ThreeStages, basic_block
-from ismallnet.models.layers import IMAGENET, FCNHead, Network, chain, check_choice, gate, initialise, resize
+from ismallnet.models.layers import (
+    IMAGENET,
+    FCNHead,
+    Network,
+    chain,
+    check_choice,
+    gate,
+    initialise,
+    resize,
+    start_from,
+)
 from ismallnet.types import Logits
 
 
@@ -52,12 +62,13 @@ class ACMNet(Network):
             doubling (align_corners), a 1×1 convolution, no blocks.
         stem: See ``ThreeStages``. With ``stride4`` the logits are enlarged four times, bilinearly.
         blocks: Residual blocks of a stage: 4 in the released weights, 3 in most ports.
+        prior: Probability of a target that the head's bias starts from; None: one half, as the official code.
         in_channels: 1 for grey; 3 for the official layout, to which a grey image is expanded.
         mean: Of the input by channel, in [0, 1]; None: the train lists' (grey) or ImageNet's.
         std: Likewise.
 
     Raises:
-        ValueError: An option outside its choices.
+        ValueError: An option outside its choices, or a prior that is no probability.
     """
 
     def __init__(
@@ -66,6 +77,7 @@ class ACMNet(Network):
         host: Literal["unet", "fpn"] = "unet",
         stem: Stem = "full",
         blocks: int = 4,
+        prior: float | None = None,
         in_channels: int = 1,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
@@ -82,6 +94,8 @@ class ACMNet(Network):
         self.head = FCNHead(THREE_WIDTHS[0])
         self.multiple = self.encoder.stride * 4
         initialise(self)
+        if prior is not None:
+            start_from(self.head.predict, prior)
 
     def forward(self, image: Tensor) -> Logits:
         """Predict the target.

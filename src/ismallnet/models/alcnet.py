@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ismallnet.models.encoder import THREE_WIDTHS, ThreeStages
-from ismallnet.models.layers import IMAGENET, FCNHead, Network, gate, initialise, resize
+from ismallnet.models.layers import IMAGENET, FCNHead, Network, gate, initialise, resize, start_from
 from ismallnet.types import Logits
 
 SHIFTS = (13, 17)
@@ -71,12 +71,13 @@ class ALCNet(Network):
 
     Args:
         blocks: Residual blocks of a stage.
+        prior: Probability of a target that the head's bias starts from; None: one half, as the official code.
         in_channels: 1 for grey; 3 for the official layout, to which a grey image is expanded.
         mean: Of the input by channel, in [0, 1]; None: the train lists' (grey) or ImageNet's.
         std: Likewise.
 
     Raises:
-        ValueError: An option outside its choices.
+        ValueError: An option outside its choices, or a prior that is no probability.
     """
 
     multiple = 4
@@ -86,6 +87,7 @@ class ALCNet(Network):
         self,
         *,
         blocks: int = 4,
+        prior: float | None = None,
         in_channels: int = 1,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
@@ -102,6 +104,8 @@ class ALCNet(Network):
         self.fuse = nn.ModuleList(BottomUpModulation(width) for _ in THREE_WIDTHS[1:])
         self.head = FCNHead(width)
         initialise(self)
+        if prior is not None:
+            start_from(self.head.predict, prior)
 
     def forward(self, image: Tensor) -> Logits:
         """Predict the target.

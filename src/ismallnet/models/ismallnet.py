@@ -16,7 +16,6 @@ The order in which levels are concatenated is ours, finest first; the code's is 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
@@ -36,6 +35,7 @@ from ismallnet.models.layers import (
     in_float32,
     initialise,
     resize,
+    start_from,
 )
 from ismallnet.models.nested import Down, LevelFusion, NestedDecoder, WiringName
 from ismallnet.types import Logits
@@ -204,7 +204,7 @@ class ISmallNet(Network):
         ):
             check_choice(option, value, accepted)
         _check_levels(widths, depths, decoder_depths, encoder=encoder, official=official)
-        _check_heads(patch=patch, detail=detail, prior=prior, streams=streams)
+        _check_heads(patch=patch, detail=detail, streams=streams)
         self.streams, self.fusion, self.patch = STREAMS[streams], fusion, patch
         plain = partial(ResidualBlock, attention=False)
         block: Callable[[int, int], nn.Module] = ResidualBlock if encoder == "cbam" else plain
@@ -248,14 +248,9 @@ class ISmallNet(Network):
         self.multiple = stride * 2 ** (len(widths) - 1)
         initialise(self)
         if prior is not None:
-            self._start_from(prior)
-
-    def _start_from(self, prior: float) -> None:
-        """Set the biases of the heads to a probability."""
-        for module in self.modules():
-            if isinstance(module, Head | DetailHead):
-                assert module.predict.bias is not None
-                nn.init.constant_(module.predict.bias, math.log(prior / (1 - prior)))
+            for module in self.modules():
+                if isinstance(module, Head | DetailHead):
+                    start_from(module.predict, prior)
 
     def forward(self, image: Tensor) -> Logits:
         """Predict the target and, with these streams, the interior and boundary maps.
@@ -325,12 +320,10 @@ def _check_levels(
         raise ValueError(f"official=True reproduces five levels; got {len(widths)} widths")
 
 
-def _check_heads(*, patch: int, detail: int, prior: float | None, streams: str) -> None:
+def _check_heads(*, patch: int, detail: int, streams: str) -> None:
     if patch < 1 or detail < 0:
         raise ValueError(f"got patch={patch}, detail={detail}; give at least 1 (off) and at least 0 (off)")
     if detail and (patch == 1 or streams == "none"):
         raise ValueError(
             f"detail={detail} refines folded streams; it needs patch > 1 and streams other than none"
         )
-    if prior is not None and not 0 < prior < 1:
-        raise ValueError(f"got prior={prior}; give a probability above 0 and below 1, or None for one half")

@@ -6,6 +6,7 @@ block is the one iSmallNet's official code builds on; the gate and the head of A
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
@@ -266,6 +267,18 @@ def initialise(model: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+def start_from(head: nn.Conv2d, prior: float) -> None:
+    """Set the bias of a head so that it predicts a probability where it sees nothing, in place.
+
+    Raises:
+        ValueError: A prior that is no probability.
+    """
+    if not 0 < prior < 1:
+        raise ValueError(f"got prior={prior}; give a probability above 0 and below 1")
+    assert head.bias is not None
+    nn.init.constant_(head.bias, math.log(prior / (1 - prior)))
 
 
 def check_choice(option: str, value: object, accepted: Iterable[object]) -> None:

@@ -11,15 +11,13 @@ weights are assumptions of ours, chosen for a lightweight network, and so is the
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ismallnet.models.layers import Network, in_float32
+from ismallnet.models.layers import Network, in_float32, start_from
 from ismallnet.types import Logits
 
 WIDTHS = (16, 32, 64, 128)
@@ -69,13 +67,11 @@ class TBCNet(Network):
         std: Sequence[float] | None = None,
     ) -> None:
         super().__init__(1, mean, std)
-        if not 0 < prior < 1:
-            raise ValueError(f"got prior={prior}; give a probability above 0 and below 1")
         self.multiple = 2 ** (len(widths) - 1)
         self.encoder = nn.ModuleList(LeakyBlock(*ends) for ends in pairwise((1, *widths)))
         self.decoder = nn.ModuleList(LeakyBlock(*ends) for ends in pairwise(reversed(widths)))
         self.head = nn.Conv2d(widths[0], 1, 1)
-        self.head.bias = nn.Parameter(torch.full((1,), math.log(prior / (1 - prior))))
+        start_from(self.head, prior)
 
     def forward(self, image: Tensor) -> Logits:
         """Predict the target.
