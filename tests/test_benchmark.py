@@ -60,7 +60,7 @@ def save_network(folder: Path, *, seed: int) -> str:
 
 def measure(scenes: Dataset, out: Path, network: str, **changed: object) -> Table:
     arguments = {"weights": {"small": network}, "bootstrap": 20, "log": out / "log", "device": "cpu"}
-    return table1([scenes], ["top-hat", "acm"], out=out, **(arguments | changed))
+    return table1([scenes], ["top-hat", "mdvsfa"], out=out, **(arguments | changed))
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -167,9 +167,9 @@ def test_detector_without_weights_is_listed_with_the_command_that_trains_it(
 ) -> None:
     table = measure(scenes, tmp_path, network, limit=1)
     (absent,) = table.missing
-    assert absent.name == "acm"
-    assert absent.reason.startswith("no weights: train with ismallnet train recipes/acm-nuaa.yaml")
-    assert f"- acm on folder: {absent.reason}" in to_markdown(table)
+    assert absent.name == "mdvsfa"
+    assert absent.reason.startswith("no weights: train with ismallnet train recipes/mdvsfa-nuaa.yaml")
+    assert f"- mdvsfa on folder: {absent.reason}" in to_markdown(table)
 
 
 def test_page_has_the_numbers_of_the_paper_beside_ours(scenes: Dataset, tmp_path: Path, network: str) -> None:
@@ -178,8 +178,36 @@ def test_page_has_the_numbers_of_the_paper_beside_ours(scenes: Dataset, tmp_path
     row = next(line for line in lines if line.startswith("| top-hat | Top-Hat (OE'96)"))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[2:6] == ["23.52", "67.23", "44.47", "53.53"]
-    assert any(line.startswith("| acm | ACMNet (WACV'21) | 68.96 | 87.58") for line in lines)
+    assert any(line.startswith("| dnanet | DNANet (TIP'22) | 77.47 | 83.37") for line in lines)
     assert any(line.startswith("| alcnet | ALCNet (TGRS'21) | 72.80 † |") for line in lines)
+
+
+def test_page_of_one_detector_says_of_every_network_that_it_has_no_weights(
+    scenes: Dataset, tmp_path: Path
+) -> None:
+    nuaa = dataclasses.replace(scenes, name="NUAA-SIRST")
+    table = table1([nuaa], ["top-hat"], out=tmp_path, limit=1, bootstrap=20, log=tmp_path)
+    assert table.missing == ()
+    page = to_markdown(table)
+    assert "| mdvsfa | MDvsFA-cGAN (ICCV'19) | 64.56 † | 83.47 | 52.47 | 64.44 | no weights | – |" in page
+    assert "| mdvsfa | no weights | – | – |" in page  # under `standard`
+    assert "- mdvsfa on NUAA-SIRST: no weights: train with ismallnet train recipes/mdvsfa-nuaa.yaml" in page
+
+
+def test_filters_have_scr_gain_and_suppression_and_networks_none(
+    scenes: Dataset, tmp_path: Path, network: str
+) -> None:
+    table = measure(scenes, tmp_path, network)
+    overall = evaluate(Detector.from_filter("top-hat"), scenes, bootstrap=20).rates.overall
+    row, other = (
+        next(row for row in table.rows if (row["detector"], row["protocol"]) == (name, "standard"))
+        for name in ("top-hat", "small")
+    )
+    for name in ("scr_gain", "suppression"):
+        assert float(row[name]) == pytest.approx(overall[name].value, rel=1e-5)
+        assert other[name] == ""
+    cells = " | ".join(f"{overall[name].value:.3g}" for name in ("scr_gain", "suppression"))
+    assert f"| top-hat | {cells} |" in to_markdown(table)
 
 
 def test_weights_for_one_data_set_stand_for_that_one_alone(
@@ -324,10 +352,15 @@ def test_figure_has_its_rows_as_evaluate_counts_them_and_a_look_is_logged(
     scenes: Dataset, tmp_path: Path, network: str
 ) -> None:
     looks, missing = look(
-        [scenes], ["top-hat", "acm"], weights={"small": network}, log=tmp_path, device="cpu", purpose="figure"
+        [scenes],
+        ["top-hat", "mdvsfa"],
+        weights={"small": network},
+        log=tmp_path,
+        device="cpu",
+        purpose="figure",
     )
     assert [each.sample.id for each in looks] == list(scenes.ids)
-    assert [each.name for each in missing] == ["acm"]
+    assert [each.name for each in missing] == ["mdvsfa"]
     counts = evaluate(Detector.from_filter("top-hat"), scenes).counts
     for each, count in zip(looks, counts, strict=True):
         kinds = Counter(mark.kind for mark in each.panels["top-hat"].marks)
@@ -396,7 +429,7 @@ def test_table_keeps_the_curves_of_what_it_computes_in_one_look(
     swept: list[str] = []
     curves(
         [scenes],
-        ["top-hat", "acm"],
+        ["top-hat", "mdvsfa"],
         out=tmp_path / "curves",
         weights={"small": network},
         log=tmp_path,

@@ -169,6 +169,21 @@ def test_list_shows_every_model_its_parameters_and_weights(run: Callable[..., En
     assert "recipes/fast-joint.yaml" in out
 
 
+def test_list_shows_the_form_that_weights_are_of(
+    run: Callable[..., Ended], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ismallnet import checkpoint
+    from ismallnet.models import create_model
+
+    options = {"widths": [4, 4], "prior": 0.2}
+    model = create_model("tbcnet", **options)
+    checkpoint.save_model(tmp_path / "tbcnet", model, name="tbcnet", options=options)
+    monkeypatch.setenv("ISMALLNET_WEIGHTS", str(tmp_path))
+    row = next(line for line in run("list")[1].splitlines() if line.startswith("tbcnet"))
+    assert f" {sum(p.numel() for p in model.parameters()):,} " in row
+    assert f"{tmp_path / 'tbcnet'}, tbcnet(widths=[4, 4], prior=0.2)" in row
+
+
 def test_list_shows_every_filter_which_needs_no_weights(run: Callable[..., Ended]) -> None:
     from ismallnet.filters import list_filters
 

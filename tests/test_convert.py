@@ -347,13 +347,17 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "mark").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"no weights", b"PK\x03\x04 cut off"])
+@pytest.mark.parametrize("content", [b"", b"no weights", b"PK\x03\x04 cut off", b"\x89PNG\r\n\x1a\n"])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_a_damaged_file_is_refused(tmp_path: Path, content: bytes, suffix: str) -> None:
+def test_a_damaged_file_is_refused_without_advice_to_run_it(
+    tmp_path: Path, content: bytes, suffix: str
+) -> None:
     path = tmp_path / f"x{suffix}"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"damaged, or no weights saved by torch|no safetensors file"):
+    expected = r"damaged, or no weights saved by torch|no safetensors file"
+    with pytest.raises(ValueError, match=expected) as refused:
         read_weights(path)
+    assert "weights_only" not in str(refused.value)
 
 
 @pytest.mark.parametrize("content", [torch.ones(2), [torch.ones(2)], {}])

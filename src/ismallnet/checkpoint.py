@@ -167,17 +167,13 @@ def load_model(folder: str | Path) -> tuple[nn.Module, Saved]:
 
     folder = Path(folder)
     files = weight_files(folder)
-    config = _read_config(folder)
-    for name, sum_ in config.pop(SUMS, {}).items():
+    for name, sum_ in _read_config(folder).get(SUMS, {}).items():
         if file_sha256(folder / name) != sum_:
             raise ValueError(
                 f"{folder / name} is damaged or not the file of these weights: its SHA-256 is not that in "
                 f"{CONFIG}; get the folder again, or write it again where it was made"
             )
-    try:
-        saved = Saved(config.pop("model"), config.pop("options"), config, config.pop("plugin", None))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{folder / CONFIG} {_NO_CONFIG}: {error}") from error
+    saved = read_saved(folder)
     here = distribution_of(saved.name)
     if here != saved.plugin:
         owner = "ismallnet" if saved.plugin is None else saved.plugin
@@ -195,6 +191,21 @@ def load_model(folder: str | Path) -> tuple[nn.Module, Saved]:
         what = files[0] if len(files) == 1 else folder
         raise ValueError(f"{what} does not hold the weights of {saved.name!r}: {error}") from None
     return model.eval(), saved
+
+
+def read_saved(folder: str | Path) -> Saved:
+    """Read what a model folder says of its weights; these themselves are not opened.
+
+    Raises:
+        FileNotFoundError: the folder has no `config.json`.
+        ValueError: it is damaged.
+    """
+    config = _read_config(Path(folder))
+    config.pop(SUMS, None)
+    try:
+        return Saved(config.pop("model"), config.pop("options"), config, config.pop("plugin", None))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{Path(folder) / CONFIG} {_NO_CONFIG}: {error}") from error
 
 
 def weight_files(folder: str | Path) -> tuple[Path, ...]:

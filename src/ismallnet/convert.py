@@ -211,7 +211,9 @@ def _load_torch(path: Path) -> Any:
                 "you trust the file, save its state dict alone: "
                 "torch.save(torch.load(FILE, weights_only=False)['state_dict'], 'plain.pth')"
             ) from error
-        raise ValueError(f"damaged, or no weights saved by torch: {reason.splitlines()[0]}") from error
+        unsafe = "weights_only" in reason  # torch's own advice is to run whatever the file holds
+        why = "it is no archive of tensors" if unsafe else reason.splitlines()[0]
+        raise ValueError(f"damaged, or no weights saved by torch: {why}") from error
 
 
 def _likeness(layout: Layout, names: Collection[str]) -> float:

@@ -16,7 +16,7 @@ from ismallnet.catalogue import NoWeightsError, find_weights
 from ismallnet.checkpoint import CONFIG
 from ismallnet.detector import Detector, load
 from ismallnet.filters import NotCalibratedError, calibration_of, list_filters
-from ismallnet.models import find_model, list_models
+from ismallnet.models import describe, list_models
 from ismallnet.plugins import PluginError
 from ismallnet.rules import Rule
 
@@ -155,11 +155,28 @@ def enter(
         except NoWeightsError as error:
             if any(key.startswith(name_of(name, "")) for key in weights):
                 continue  # its seeds take part
-            command = str(error).rpartition(": ")[2]  # its text ends in it
-            missing.append(Missing(name, data, f"{NO_WEIGHTS}: train with {command}"))
+            missing.append(_untrained(name, data, error))
         except (NotCalibratedError, PluginError) as error:
             missing.append(Missing(name, data, str(error)))
     return ready, missing
+
+
+def untrained(names: Sequence[str], data: str, weights: Mapping[str, str]) -> list[Missing]:
+    """Say which networks could not take part on a data set for want of weights; nothing is loaded."""
+    missing = []
+    for name in names:
+        try:
+            if name not in list_filters():
+                find_weights(weights.get(f"{name}:{data}", weights.get(name, name)))
+        except NoWeightsError as error:
+            if not any(key.startswith(name_of(name, "")) for key in weights):
+                missing.append(_untrained(name, data, error))
+    return missing
+
+
+def _untrained(name: str, data: str, error: NoWeightsError) -> Missing:
+    command = str(error).rpartition(": ")[2]  # its text ends in it
+    return Missing(name, data, f"{NO_WEIGHTS}: train with {command}")
 
 
 def limited(dataset: Dataset, limit: int | None) -> Dataset:
@@ -186,18 +203,12 @@ def facts(detector: Detector) -> Facts:
     lists = (f"{each['name']} {each['split']}" for each in saved.metadata.get("data", []))
     return Facts(
         calibrated=FIXED,
-        network=_call(saved.name, saved.options),
+        network=describe(saved.name, saved.options),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         macs=multiply_adds(model),
         trained_on=" + ".join(lists) or None,
         training_seed=_training_seed(saved.metadata),
     )
-
-
-def _call(name: str, options: Mapping[str, Any]) -> str:
-    meant = json.loads(json.dumps(find_model(name).options))
-    own = [f"{key}={value}" for key, value in options.items() if key not in meant or meant[key] != value]
-    return f"{name}({', '.join(own)})" if own else name
 
 
 def _training_seed(metadata: Mapping[str, Any]) -> int | None:

@@ -37,7 +37,7 @@ def to_markdown(table: Table) -> str:
     for data, split in places:
         rows = [row for row in table.rows if (row["data"], row["split"]) == (data, split)]
         lines += _of_data_set(data, split, rows, table)
-    lines += _absent(table.missing)
+    lines += _absent(_missing(table))
     lines += _thresholds(table.rows)
     lines += _provenance(table.rows)
     return "\n".join(lines) + "\n"
@@ -45,22 +45,29 @@ def to_markdown(table: Table) -> str:
 
 def _of_data_set(data: str, split: str, rows: Sequence[Row], table: Table) -> list[str]:
     lines = ["", f"## {data} {split}, {rows[0]['n']} images"]
+    measured = {row["detector"] for row in rows}
+    missing = [e for e in _missing(table) if e.data == data and e.name not in measured]
     for protocol in dict.fromkeys(row["protocol"] for row in rows):
         own = _in_order([row for row in rows if row["protocol"] == protocol])
         lines += ["", f"### Protocol `{protocol}`", ""]
         if protocol == "ismallnet":
-            lines += _beside_the_paper(data, own, table.missing)
+            lines += _beside_the_paper(data, own, missing)
         else:
-            lines += _pooled(own)
+            lines += _pooled(own, [each.name for each in missing if NO_WEIGHTS in each.reason])
+            lines += _clutter(own)
         lines += _without_doubtful(own)
         lines += _over_seeds(own)
     return lines + _strata(data, table.strata)
 
 
+def _missing(table: Table) -> list[Missing]:
+    return [*table.missing, *table.untrained]
+
+
 def _beside_the_paper(data: str, rows: Sequence[Row], missing: Iterable[Missing]) -> list[str]:
     """Rows of the paper and rows of ours, one a detector; those without weights say so."""
     measured = {row["detector"]: row for row in rows}
-    absent = {each.name: each.reason for each in missing if each.data == data}
+    absent = {each.name: each.reason for each in missing}
     names = _ordered([*measured, *absent])
     names = [*names, *(row.detector for row in published() if row.data == data and row.detector not in names)]
     lines = []
@@ -91,7 +98,7 @@ def _printed(row: Published | None) -> list[str]:
     return [f"{row.method} ({row.reference})", f"{row.miou}{mark}", row.precision, row.recall, row.f1]
 
 
-def _pooled(rows: Sequence[Row]) -> list[str]:
+def _pooled(rows: Sequence[Row], untrained: Sequence[str]) -> list[str]:
     header = [
         "detector",
         "IoU",
@@ -115,7 +122,21 @@ def _pooled(rows: Sequence[Row]) -> list[str]:
         )
         rates = [_interval(row, "iou"), *(_percent(row, name) for name in _POOLED[1:])]
         lines.append([row["detector"], *rates, fa, *cost, f"{float(row['ms_per_image']):.1f}"])
+    lines += [[name, NO_WEIGHTS, *"–" * (len(header) - 2)] for name in _ordered(untrained)]
     return to_table(header, lines)
+
+
+def _clutter(rows: Sequence[Row]) -> list[str]:
+    """What the filters make of the clutter around the targets."""
+    names = ("scr_gain", "suppression")
+    cells = [
+        [row["detector"], *(f"{float(row[name]):.3g}" if row[name] else "–" for name in names)]
+        for row in rows
+        if any(row[name] for name in names)
+    ]
+    title = "SCR gain and background suppression of the filters, protocol `standard`: the median image."
+    header = ["detector", "SCR gain", "background suppression"]
+    return ["", title, "", *to_table(header, cells)] if cells else []
 
 
 def _without_doubtful(rows: Sequence[Row]) -> list[str]:

@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING
 from ismallnet import metrics
 from ismallnet.benchmark.curves import PROTOCOL as SWEPT
 from ismallnet.benchmark.curves import Curves
-from ismallnet.benchmark.entrants import Facts, Missing, Remembering, enter, facts, limited, list_entrants
+from ismallnet.benchmark.entrants import (
+    Facts,
+    Missing,
+    Remembering,
+    enter,
+    facts,
+    limited,
+    list_entrants,
+    untrained,
+)
 from ismallnet.benchmark.store import Row, Store
 from ismallnet.evaluate import evaluate, log_test_evaluation
 
@@ -30,7 +39,7 @@ if TYPE_CHECKING:
 PROTOCOLS = ("ismallnet", "standard")
 RATES = (
     "iou", "niou", "mean_iou", "precision", "recall", "f1", "mean_precision", "mean_recall", "f1_of_means",
-    "pd", "fa", "false_components", "ap50", "ap",
+    "pd", "fa", "false_components", "ap50", "ap", "scr_gain", "suppression",
 )  # fmt: skip
 KEY = ("detector", "data", "protocol")
 _DEPENDS = ("weights_sha256", "decision", "split", "split_sha256", "n", "bootstrap")
@@ -42,6 +51,7 @@ COLUMNS = (
     "ms_per_image", *_PROVENANCE, "notes",
 )  # fmt: skip
 """Of table1.csv. Rates are fractions, ``_low`` and ``_high`` their 95 % interval; macs are at 256×256.
+SCR gain and background suppression are filters' alone.
 ``iou_without_doubtful`` is the protocol's own IoU without the images of `metrics.report.DOUBTFUL`."""
 STRATA_COLUMNS = (
     *KEY, "property", "bin", "targets", "pd", "pd_low", "pd_high", "recall", "recall_low", "recall_high",
@@ -57,6 +67,9 @@ class Table:
     strata: tuple[Row, ...]
     """Of strata.csv."""
     missing: tuple[Missing, ...]
+    """Of the detectors of this call."""
+    untrained: tuple[Missing, ...]
+    """All other networks without weights."""
     computed: int
     """Rows that this call added; the others were there."""
 
@@ -108,6 +121,8 @@ def table1(
     table.require_limit(limit)
     sweeps = None if curves is None else Curves(curves, limit=limit)
     missing: list[Missing] = []
+    others = [name for name in list_entrants(None, weights) if name not in names]
+    without = [each for dataset in datasets for each in untrained(others, dataset.name, weights)]
     pending: list[tuple[str, Detector, Dataset, list[metrics.Protocol]]] = []
     for dataset in datasets:
         shown = limited(dataset, limit)
@@ -150,7 +165,7 @@ def table1(
     if sweeps is not None:
         sweeps.draw(each.name for each in datasets)
     computed = sum(len(left) for *_, left in pending)
-    return Table(tuple(table.rows), tuple(strata.rows), tuple(missing), computed)
+    return Table(tuple(table.rows), tuple(strata.rows), tuple(missing), tuple(without), computed)
 
 
 def _depends(detector: Detector, dataset: Dataset, bootstrap: int) -> dict[str, str]:
@@ -171,7 +186,7 @@ def _measured(report: Report, known: Facts, speed: float, limit: int | None) -> 
     rates = {
         f"{name}{end}": _text(number)
         for name in RATES
-        for end, number in zip(("", "_low", "_high"), overall[name], strict=True)
+        for end, number in zip(("", "_low", "_high"), overall.get(name, (None, None, None)), strict=True)
     }
     return {
         **rates,

@@ -15,25 +15,33 @@ def add(_: Parser) -> None:
 
 
 def run(_: argparse.Namespace) -> int:
-    """Do the work and print what came of it; the exit status."""
+    """Do the work and print what came of it; the exit status.
+
+    A network with weights is that of the weights, with its options where they are not what the name means.
+    """
     import torch
 
     from ismallnet.catalogue import WEIGHTS, list_weights
+    from ismallnet.checkpoint import read_saved
     from ismallnet.filters import all_filters
-    from ismallnet.models import MODELS, all_models, create_model, distribution_of
+    from ismallnet.models import MODELS, all_models, create_model, describe, distribution_of
 
     rows, weights = [], list_weights()
     for name, entry in all_models().items():
+        folder = weights.pop(name, None)
         try:
+            saved = None if folder is None else read_saved(folder)
+            options = saved.options if saved and saved.name == name else {}
             with torch.device("meta" if name in MODELS else "cpu"):  # theirs may need values
-                count = sum(parameter.numel() for parameter in create_model(name).parameters())
+                count = sum(parameter.numel() for parameter in create_model(name, **options).parameters())
         except Exception as error:
             if name in MODELS:
                 raise
             warn(f"left out: {name} of {distribution_of(name)} cannot be built: {error!r}")
             continue
-        folder = weights.pop(name, None)
         kept = "none" if folder is None else "bundled" if folder.parent == WEIGHTS else str(folder)
+        if (form := describe(name, options)) != name:
+            kept += f", {form}"
         rows.append((name, f"{count:,}", kept, entry.recipe, entry.summary))
     rows += [(name, "-", str(folder), "-", "weights of that folder") for name, folder in weights.items()]
     rows += [(name, "-", "none needed", "-", row.summary) for name, row in all_filters().items()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -132,3 +133,10 @@ def create_model(name: str, **options: Any) -> nn.Module:
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise ValueError(f"unknown option of {name}: {option!r}; {hint}choose from {', '.join(known)}")
     return entry.build(**{**entry.options, **options})
+
+
+def describe(name: str, options: Mapping[str, Any]) -> str:
+    """Write a network as its name and the options beyond what that means, such as ``acm(stem=stride4)``."""
+    meant = json.loads(json.dumps(find_model(name).options))
+    own = [f"{key}={value}" for key, value in options.items() if key not in meant or meant[key] != value]
+    return f"{name}({', '.join(own)})" if own else name
