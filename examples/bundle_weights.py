@@ -18,6 +18,7 @@ from typing import Any
 
 from ismallnet import checkpoint
 from ismallnet.catalogue import WEIGHTS
+from ismallnet.models import describe
 
 README = Path(__file__).parents[1] / "README.md"
 SHARD_BYTES = 15_000_000
@@ -103,6 +104,8 @@ def card(
 ) -> str:
     """Return the model card."""
     recipe = metadata["recipe"]
+    network = describe(recipe["model"]["name"], recipe["model"]["options"])
+    maps = ", and the\ninterior and boundary maps" if network.startswith("ismallnet") else ""
     images = sum(entry["images"] for entry in metadata["data"])
     lists = "\n".join(
         f"| {entry['name']} | {entry['split']} | {entry['images']} | `{entry['split_sha256'][:16]}…` |"
@@ -116,8 +119,8 @@ tags: [infrared, small-target-detection, SIRST]
 # {name}
 
 Weights for infrared small-target detection with the Python package `ismallnet`. Input: one grey image in
-[0, 1], any size from 16×16; normalisation is part of the model. Output: a probability a pixel, and the
-interior and boundary maps.
+[0, 1], any size; normalisation is part of the model. Output: a probability a pixel{maps}.
+The network is `{network}`.
 
 SHA-256 of the weights: `{checksum}`
 (of several files: of what `sha256sum *.safetensors` prints). Parameters in half precision, batch-norm
