@@ -7,7 +7,12 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ismallnet.models import create_model
-from ismallnet.models.alcnet import BottomUpModulation, local_contrast, multi_scale_contrast
+from ismallnet.models.alcnet import (
+    BottomUpModulation,
+    deciding_contrast,
+    local_contrast,
+    multi_scale_contrast,
+)
 
 
 def parameters(model: nn.Module) -> int:
@@ -66,6 +71,17 @@ def test_a_ramp_has_negative_contrast_but_where_the_shift_wraps() -> None:
     assert (contrast[..., 13:-13] == -169).all()
     assert not contrast[..., :13].any()
     assert not contrast[..., -13:].any()
+
+
+@pytest.mark.parametrize("size", [(18, 18), (20, 45), (64, 40)])
+def test_contrast_in_training_has_the_values_and_the_gradient_of_autograd(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn_like(x)
+    plain, ours = multi_scale_contrast(x), deciding_contrast(x)
+    assert torch.equal(plain, ours)
+    (expected,), (got,) = (torch.autograd.grad((y * weights).sum(), x) for y in (plain, ours))
+    torch.testing.assert_close(got, expected)
 
 
 def test_the_larger_contrast_of_both_scales_counts() -> None:
