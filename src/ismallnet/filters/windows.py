@@ -109,24 +109,25 @@ def _largest(stack: list[Flat], length: int, step: int, keep: int) -> list[Flat]
     two, and one more.
 
     Args:
-        stack: Flat planes, what a pixel brings along; bitonic, as an image is, a stack of one.
+        stack: Flat planes, what a pixel brings along; bitonic, as an image is, a stack of one. Put in order.
         length: Number of neighbours.
         step: From one neighbour to the next.
         keep: Number of values that are kept.
     """
-    single = _ordered(stack)
-    window, count = single, 1
+    _order(stack)
+    window, count = stack, 1
     for digit in f"{length:b}"[1:]:
         if count > 1:
-            window = _ordered(window)
+            _order(window)
         window, count = _union(window, window, count * step, keep), 2 * count
         if digit == "1":
-            window, count = _union(_ordered(window), single, count * step, keep), count + 1
+            _order(window)
+            window, count = _union(window, stack, count * step, keep), count + 1
     return window
 
 
 def _union(one: list[Flat], other: list[Flat], shift: int, keep: int) -> list[Flat]:
-    """Return the largest values of two ordered stacks, the other read further on by a shift.
+    """Return the largest values of two ordered stacks, the other read further on by a shift, as new planes.
 
     Of two falling lists a and b, the largest K values are ``max(a[i], b[K - 1 - i])`` for i < K, or the one
     of the two that exists. They fall and then rise: the stack returned is bitonic.
@@ -135,15 +136,16 @@ def _union(one: list[Flat], other: list[Flat], shift: int, keep: int) -> list[Fl
     b = [plane[shift:] for plane in other]
     count = min(keep, len(a) + len(b))
     pairs = [a[i : i + 1] + b[j : j + 1] for i, j in zip(range(count), reversed(range(count)), strict=True)]
-    return [functools.reduce(np.maximum, pair) for pair in pairs]
+    return [np.maximum(pair[0], pair[-1]) for pair in pairs]
 
 
-def _ordered(stack: list[Flat]) -> list[Flat]:
-    """Return a bitonic stack in order, the largest values first."""
-    planes = list(stack)
-    for i, j in _comparisons(len(planes)):
-        planes[i], planes[j] = np.maximum(planes[i], planes[j]), np.minimum(planes[i], planes[j])
-    return planes
+def _order(stack: list[Flat]) -> None:
+    """Put a bitonic stack in order, the largest values first, in place."""
+    spare = np.empty_like(stack[0])
+    for i, j in _comparisons(len(stack)):
+        np.minimum(stack[i], stack[j], out=spare)
+        np.maximum(stack[i], stack[j], out=stack[i])
+        stack[j], spare = spare, stack[j]
 
 
 @functools.cache
