@@ -219,7 +219,7 @@ def test_tllcm_is_the_sliding_window_version(
 @pytest.mark.parametrize("keep", [1, 4, 9, 20, 225])
 def test_largest_pixels_of_windows_are_those_of_a_full_sort(n: int, keep: int) -> None:
     keep = min(keep, n**2)
-    image = noise((60, 250))  # sorted in two pieces
+    image = noise((80, 250))  # sorted in two pieces
     windows = np.lib.stride_tricks.sliding_window_view(image, (n, n))
     expected = np.sort(windows.reshape(*windows.shape[:2], -1))[..., n**2 - keep :]
 
@@ -229,6 +229,35 @@ def test_largest_pixels_of_windows_are_those_of_a_full_sort(n: int, keep: int) -
 
     found = map_largest(image, n, [(1, 0), (0, 1)], keep, weighted)
     np.testing.assert_allclose(found, expected @ np.arange(1.0, keep + 1), rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("image", "kind"),
+    [
+        (np.rint(noise((40, 50))), np.uint8),
+        (np.rint(200 * noise((40, 50))), np.uint16),
+        (np.rint(noise((40, 50))) - 100, np.float32),
+        (noise((40, 50)).astype(np.float32), np.float32),
+        (300 * np.rint(noise((40, 50))) + 0.1, np.float64),
+        (1e200 * noise((40, 50)), np.float64),
+    ],
+)
+def test_largest_pixels_are_compared_in_the_narrowest_type_and_stay_the_same(image: Plane, kind: Any) -> None:
+    seen = []
+
+    def least(stack: list[NDArray[Any]]) -> NDArray[Any]:
+        seen.extend(plane.dtype for plane in stack)
+        return np.min(stack, 0)
+
+    found = map_largest(image.astype(np.float64), 5, [(1, 0), (0, 1)], 4, least)
+    windows = np.lib.stride_tricks.sliding_window_view(image.astype(np.float64), (5, 5))
+    assert (found == np.sort(windows.reshape(*windows.shape[:2], -1))[..., -4]).all()
+    assert set(seen) == {np.dtype(kind)}
+
+
+def test_tllcm_of_8_bit_grey_levels_is_the_sliding_window_version() -> None:
+    image = np.rint(spots((31, 23))).clip(0, 255)
+    np.testing.assert_allclose(tllcm(image), sliding_tllcm(image, (9,), 9), rtol=1e-12, atol=1e-12)
 
 
 def test_tllcm_of_one_pixel_is_the_value_by_hand() -> None:

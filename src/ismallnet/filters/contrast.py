@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ismallnet.filters.windows import Flat
+
     Plane = NDArray[np.float64]
 
 EPSILON = float(np.finfo(np.float64).eps)
@@ -140,6 +142,10 @@ def _smooth(image: Plane) -> Plane:
     return (rows[:, :-2] + rows[:, 2:] + 2 * rows[:, 1:-1]) / 16
 
 
-def _mean(stack: Sequence[Plane]) -> Plane:
-    """Return the mean of planes; of equal values it is that value, exactly."""
-    return stack[0] + functools.reduce(np.add, (plane - stack[0] for plane in stack)) / len(stack)
+def _mean(stack: Sequence[Flat]) -> Plane:
+    """Return the mean of planes of any type; of equal values it is that value, exactly."""
+    first = stack[0].astype(np.float64)
+    above = np.zeros_like(first)
+    for plane in stack:
+        above += plane - first
+    return first + above / len(stack)

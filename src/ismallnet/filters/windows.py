@@ -1,8 +1,9 @@
 """What the filters share: the check of their input, and the largest values in windows.
 
 Windows are sorted all at once: a stack has a plane for every value of a window, so that a comparison of two
-values is two operations on planes, as many whatever the image shows. Where a stack is called bitonic, the
-values of a window fall from plane to plane and then rise; in order, they only fall.
+values is two operations on planes, as many whatever the image shows. They take less time on whole grey
+levels, which fit into a byte or two. Where a stack is called bitonic, the values of a window fall from plane
+to plane and then rise; in order, they only fall.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Plane = NDArray[np.float64]
+    Flat = NDArray[np.uint8 | np.uint16 | np.float32 | np.float64]
 
-CHUNK = 8192
+CHUNK = 16384
 """Windows that are sorted at a time: their planes stay in the processor's cache."""
 
 
@@ -58,7 +60,7 @@ def map_largest(
     length: int,
     directions: Sequence[tuple[int, int]],
     keep: int,
-    value: Callable[[list[Plane]], Plane],
+    value: Callable[[list[Flat]], Flat],
 ) -> Plane:
     """Return a value of the largest pixels of every window that lies inside the image.
 
@@ -69,12 +71,13 @@ def map_largest(
         length: Number of pixels in each direction.
         directions: (dy, dx) from one pixel of a line to the next: (0, 1), (1, 0), (1, 1) or (1, -1).
         keep: Number of pixels taken of a window, the largest; at most as many as it has.
-        value: From the pixels taken, as flat planes in no order, to one plane.
+        value: From the pixels taken, as flat planes in no order, to one plane. They are of the narrowest type
+            that holds all pixels of the image: uint8, uint16, float32 or float64.
 
     Returns:
         The value at every window, (H - a, W - b), where the windows reach a pixels down and b across.
     """
-    pixels = image.ravel()
+    pixels = _narrow(image.ravel())
     steps = [dy * image.shape[1] + dx for dy, dx in directions]  # a row runs on into the next
     reach = (length - 1) * sum(steps)
     values = np.empty(image.size)
@@ -89,7 +92,17 @@ def map_largest(
     return whole[: image.shape[0] - down, left : left + image.shape[1] - across]
 
 
-def _largest(stack: list[Plane], length: int, step: int, keep: int) -> list[Plane]:
+def _narrow(pixels: Plane) -> Flat:
+    """Return the same values in the narrowest type that holds them all, in which they are compared faster."""
+    for kind in (np.uint8, np.uint16, np.float32):
+        with np.errstate(invalid="ignore", over="ignore"):
+            narrow: Flat = pixels.astype(kind)
+        if (narrow == pixels).all():
+            return narrow
+    return pixels
+
+
+def _largest(stack: list[Flat], length: int, step: int, keep: int) -> list[Flat]:
     """Return the largest values among ``length`` neighbours, as a bitonic stack.
 
     Windows grow by doubling, and by one neighbour where ``length`` has a binary digit 1: five are two and
@@ -113,7 +126,7 @@ def _largest(stack: list[Plane], length: int, step: int, keep: int) -> list[Plan
     return window
 
 
-def _union(one: list[Plane], other: list[Plane], shift: int, keep: int) -> list[Plane]:
+def _union(one: list[Flat], other: list[Flat], shift: int, keep: int) -> list[Flat]:
     """Return the largest values of two ordered stacks, the other read further on by a shift, as new planes.
 
     Of two falling lists a and b, the largest K values are ``max(a[i], b[K - 1 - i])`` for i < K, or the one
@@ -126,7 +139,7 @@ def _union(one: list[Plane], other: list[Plane], shift: int, keep: int) -> list[
     return [np.maximum(pair[0], pair[-1]) for pair in pairs]
 
 
-def _order(stack: list[Plane]) -> None:
+def _order(stack: list[Flat]) -> None:
     """Put a bitonic stack in order, the largest values first, in place."""
     spare = np.empty_like(stack[0])
     for i, j in _comparisons(len(stack)):
