@@ -82,7 +82,7 @@ def test_grey_input_saves_640_parameters() -> None:
 
 @pytest.mark.parametrize(
     ("name", "gmac"),
-    # 3 x 256 x 256, convolutions only; iSmallNet's measured on the official code, shared/systems.md section 13;
+    # 3 x 256 x 256, convolutions only; iSmallNet's: measured on the official code, systems.md section 13;
     # acm, alcnet: 6.54 and 3.592 for one channel, sections 9 and 10, and two channels more of the first 3x3
     # convolution, 2 · 9 · 16 · 256² = 0.019e9
     [
