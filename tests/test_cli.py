@@ -31,6 +31,27 @@ DOCUMENTED = [
 ]
 """Commands in the code blocks of the documents."""
 NARROW = {"widths": [8, 8, 8, 8, 8], "fusion_width": 8}
+LISTED = [
+    "ismallnet",
+    "ismallnet-unet",
+    "ismallnet-unet++",
+    "ismallnet-dna",
+    "ismallnet-single",
+    "ismallnet-paper",
+    "ismallnet-s",
+    "top-hat",
+    "max-median",
+    "lcm",
+    "tllcm",
+    "ipi",
+    "ript",
+    "acm",
+    "alcnet",
+    "dnanet",
+    "mdvsfa",
+    "tbcnet",
+]
+"""The detectors that ismallnet has at least."""
 Ended = tuple[int, str, str]
 
 
@@ -160,11 +181,10 @@ def test_reader_that_leaves_early_is_no_error() -> None:
 
 
 def test_list_shows_every_model_its_parameters_and_weights(run: Callable[..., Ended]) -> None:
-    from ismallnet.models import list_models
-
     status, out, _ = run("list")
     assert status == 0
-    assert all(name in out for name in list_models())
+    first = [line.split()[0] for line in out.splitlines() if line.strip()]
+    assert {name: first.count(name) for name in LISTED} == dict.fromkeys(LISTED, 1)
     assert "9,687,821" in out  # systems.md, section 12: one input channel
     assert "recipes/fast-joint.yaml" in out
 
@@ -189,7 +209,8 @@ def test_list_shows_every_filter_which_needs_no_weights(run: Callable[..., Ended
 
     lines = [line.split() for line in run("list")[1].splitlines()]
     rows = {words[0]: words[1:5] for words in lines if words}
-    assert [rows[name] for name in list_filters()] == [["-", "none", "needed", "-"]] * 6
+    filters = list_filters()
+    assert [rows[name] for name in filters] == [["-", "none", "needed", "-"]] * len(filters)
 
 
 # --- train --------------------------------------------------------------------------------------------
@@ -264,6 +285,34 @@ def test_unknown_key_in_the_file_names_the_nearest(run: Callable[..., Ended], tm
 def test_help_of_train_explains_the_keys_of_the_recipe(run: Callable[..., Ended]) -> None:
     out = " ".join(run("train", "--help")[1].split())
     assert "--optimizer.lr LR Peak learning rate. (type: float, default: 0.002)" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "stage", "message"),
+    [
+        ("alcnet", "{sizes: [32], batch: 2}", "sizes: got [32]; alcnet takes crops of at least 72×72"),
+        ("acm", "{sizes: [32], batch: 1}", "batch: got 1; on crops of 32×32 acm needs at least 2 images"),
+    ],
+)
+def test_stage_too_small_for_the_network_is_refused_before_the_runs_folder(
+    run: Callable[..., Ended], scenes: Path, tmp_path: Path, name: str, stage: str, message: str
+) -> None:
+    data = ("--data.root", scenes, "--data.sets", "[{name: folder}]")
+    recipe = ROOT / "recipes" / f"{name}-nuaa.yaml"
+    stages = ("--training.stages", f"[{stage}]")
+    status, _, err = run("train", recipe, *data, *stages, "--out", tmp_path / "run")
+    assert status == 2
+    assert f"error: training.stages.{message}" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_stages_are_refused_for_a_network_of_more_heads(
+    run: Callable[..., Ended], recipe: Path, tmp_path: Path
+) -> None:
+    status, _, err = run("train", recipe, "--objective.name", "two-stage", "--out", tmp_path / "run")
+    assert status == 2
+    assert "ismallnet-s answers with interior, boundary too; leave these out" in err
+    assert not (tmp_path / "run").exists()
 
 
 def test_run_without_recipe_is_refused(run: Callable[..., Ended]) -> None:

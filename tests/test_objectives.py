@@ -301,6 +301,125 @@ def test_what_the_adversarial_objective_cannot_train_is_refused_before_the_run(
     assert not (tmp_path / "run").exists()
 
 
+def with_model(root: Path, name: str, *, objective: str = "supervised", **stage: object) -> Recipe:
+    """A recipe of one stage for a network of the table."""
+    narrow = {"acm": {"blocks": 1}, "alcnet": {"blocks": 1}, "dnanet": {"backbone": "resnet10"}}
+    options = narrow.get(name, MODEL["options"])
+    tree = config.to_dict(recipe(root, steps=1, stages=[stage]))
+    model = {"name": name, "options": options}
+    return config.from_dict({**tree, "model": model, "objective": {"name": objective}})
+
+
+@pytest.mark.parametrize("objective", ["supervised", "two-stage"])
+def test_crops_that_the_network_would_mirror_are_refused_before_the_run(
+    objective: str, root: Path, tmp_path: Path
+) -> None:
+    one = with_model(root, "alcnet", objective=objective, sizes=[96, 71], batch=2)
+    with pytest.raises(ValueError, match=r"sizes: got \[96, 71\]; alcnet takes crops of at least 72×72"):
+        train(one, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_stage_is_looked_at() -> None:
+    tree = config.to_dict(with_model(Path(), "alcnet", sizes=[72], batch=2))
+    tree["training"]["stages"].append({"sizes": [64], "batch": 2})
+    one = config.from_dict(tree)
+    with pytest.raises(ValueError, match=r"got \[64\]; alcnet"):
+        make_objective(create_model("alcnet", blocks=1), one)
+
+
+@pytest.mark.parametrize(
+    ("name", "objective", "side"),
+    # a batch norm of ACM sees a global mean an image; at one multiple the coarsest level is one pixel
+    [
+        ("acm", "supervised", 32),
+        ("acm", "two-stage", 64),
+        ("ismallnet", "supervised", 16),
+        ("ismallnet-s", "supervised", 32),
+        ("dnanet", "supervised", 16),
+    ],
+)
+def test_a_batch_too_small_for_the_batch_norms_is_refused_before_the_run(
+    name: str, objective: str, side: int, root: Path, tmp_path: Path
+) -> None:
+    one = with_model(root, name, objective=objective, sizes=[side], batch=1)
+    expected = rf"batch: got 1; on crops of {side}×{side} {name} needs at least 2 images a process, so"
+    with pytest.raises(ValueError, match=expected):
+        train(one, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"),
+    [
+        ("acm", {"sizes": [32], "batch": 1, "batch_norm": "frozen"}),
+        ("acm", {"sizes": [16], "batch": 2}),
+        ("alcnet", {"sizes": [72], "batch": 1}),
+        ("dnanet", {"sizes": [17], "batch": 1}),
+        ("ismallnet", {"sizes": [17], "batch": 1}),
+        ("ismallnet-s", {"sizes": [33], "batch": 1}),
+    ],
+)
+def test_the_least_that_is_accepted_trains(
+    name: str, stage: dict[str, object], root: Path, tmp_path: Path
+) -> None:
+    assert train(with_model(root, name, **stage), out=tmp_path / "run").finished
+
+
+def test_the_images_of_a_process_count_where_each_normalises_by_its_own() -> None:
+    one = with_model(Path(), "acm", sizes=[32], batch=2)
+    network = create_model("acm", blocks=1)
+    assert make_objective(network, one).network is network
+    with pytest.raises(ValueError, match=r"got 2 for 2 processes; .* so set batch to 4 or more"):
+        make_objective(network, one, shares=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "maps"),
+    [
+        ("ismallnet-s", {}, "interior, boundary"),
+        ("ismallnet-s", {"streams": "interior"}, "interior"),
+        ("ismallnet-s", {"streams": "unsupervised", "deep": True}, "auxiliary"),
+        ("dnanet", {"backbone": "resnet10"}, "auxiliary"),
+    ],
+)
+def test_two_stages_are_refused_for_maps_that_they_do_not_train(
+    name: str, options: dict[str, object], maps: str, root: Path, tmp_path: Path
+) -> None:
+    tree = config.to_dict(settings(root, "two-stage"))
+    model = {"name": name, "options": {**options, **(MODEL["options"] if name == MODEL["name"] else {})}}
+    expected = f"trains the target's map alone, {name} answers with {maps} too; leave these out"
+    with pytest.raises(ValueError, match=expected):
+        train(config.from_dict({**tree, "model": model}), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("ismallnet-s", {**MODEL["options"], "streams": "none", "detail": 0}),
+        ("ismallnet-s", {**MODEL["options"], "streams": "unsupervised"}),
+        ("dnanet", {"backbone": "resnet10", "deep": False}),
+        ("acm", {"blocks": 1}),
+    ],
+)
+def test_two_stages_train_any_network_with_one_head_and_leave_it_as_it_was_to_begin(
+    name: str, options: dict[str, object]
+) -> None:
+    one = config.from_dict(
+        {**config.to_dict(settings(Path(), "two-stage")), "model": {"name": name, "options": options}}
+    )
+    torch.manual_seed(0)
+    network = create_model(name, **options)
+    before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
+    random = torch.get_rng_state()
+    whole = make_objective(network, one)
+    assert all(torch.equal(before[key], tensor) for key, tensor in whole.network.state_dict().items())
+    torch.set_rng_state(random)
+    first = Classifier().state_dict()
+    assert all(torch.equal(first[key], tensor) for key, tensor in whole.classifier.state_dict().items())
+
+
 def test_parts_hold_every_weight_once() -> None:
     for name in OBJECTIVES:
         whole, parts = made(name)

@@ -9,6 +9,7 @@ Deep supervision needs no objective of its own: `Logits.auxiliary` and the weigh
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -33,7 +34,7 @@ from ismallnet.models.tbcnet import Classifier
 from ismallnet.targets import label
 
 if TYPE_CHECKING:
-    from ismallnet.config import Recipe
+    from ismallnet.config import Recipe, Stage
     from ismallnet.data.augment import Batch
 
 
@@ -197,9 +198,18 @@ class TwoStage(Objective):
     classifier's cross-entropy on the score map, the class being the count in the true mask. The terms are the
     paper's; weights, classes and the first stage's masks are ours, since none is known. Any network with one
     head will do.
+
+    Raises:
+        ValueError: A network that answers with other maps too, which no term of the loss would train.
     """
 
     def __init__(self, network: nn.Module, recipe: Recipe) -> None:
+        if others := _other_maps(network):
+            raise ValueError(
+                f"the objective two-stage trains the target's map alone, {recipe.model.name} answers with "
+                f"{', '.join(others)} too; leave these out by its options (such as streams: none, "
+                "deep: false) or set objective.name to supervised"
+            )
         super().__init__(network, recipe)
         self.classifier = Classifier()
 
@@ -234,9 +244,61 @@ OBJECTIVES: dict[str, type[Objective]] = {
 """By the names of `objective.name` in a recipe."""
 
 
-def make_objective(network: nn.Module, recipe: Recipe) -> Objective:
-    """Build the objective of a recipe for a network, what is trained beside it with random weights."""
-    return OBJECTIVES[recipe.objective.name](network, recipe)
+def make_objective(network: nn.Module, recipe: Recipe, *, shares: int = 1) -> Objective:
+    """Build the objective of a recipe for a network, what is trained beside it with random weights.
+
+    Args:
+        network: To be trained.
+        recipe: The run's.
+        shares: Number of equal parts of a batch that are normalised each by its own statistics.
+
+    Raises:
+        ValueError: The objective cannot train this network, or a stage's crops or batch are too small for it.
+    """
+    objective = OBJECTIVES[recipe.objective.name](network, recipe)
+    for stage in recipe.training.stages:
+        _check_crops(network, recipe.model.name, stage)
+        _check_batch(network, recipe.model.name, stage, shares)
+    return objective
+
+
+def _check_crops(network: nn.Module, name: str, stage: Stage) -> None:
+    """Refuse crops that the network would fill up with mirror images of themselves."""
+    least = int(getattr(network, "minimum", 1))
+    if min(stage.sizes) < least:
+        raise ValueError(
+            f"training.stages.sizes: got {list(stage.sizes)}; {name} takes crops of at least "
+            f"{least}×{least}, so set sizes to {least} or more in every stage"
+        )
+
+
+def _check_batch(network: nn.Module, name: str, stage: Stage, shares: int) -> None:
+    """Refuse a batch of which a process has too few images for the network's batch norms."""
+    needed: Callable[[int], int] | None = getattr(network, "least_batch", None)
+    if needed is None or stage.batch_norm == "frozen":
+        return
+    side = min(stage.sizes)
+    least = needed(side)
+    if stage.batch // shares < least:
+        among = f" for {shares} processes" if shares > 1 else ""
+        raise ValueError(
+            f"training.stages.batch: got {stage.batch}{among}; on crops of {side}×{side} {name} needs at "
+            f"least {least} images a process, so set batch to {least * shares} or more, or batch_norm to "
+            "frozen in that stage"
+        )
+
+
+def _other_maps(network: nn.Module) -> list[str]:
+    """Which maps a network answers with in training, beside the target's; a copy on the CPU is asked.
+
+    The random numbers of the run stay as they are.
+    """
+    side = max(int(getattr(network, "minimum", 1)), 16)
+    asked = copy.deepcopy(network).cpu().train()
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        logits = asked(torch.zeros(2, 1, side, side))
+    maps = {"interior": logits.interior, "boundary": logits.boundary, "auxiliary": logits.auxiliary or None}
+    return [name for name, value in maps.items() if value is not None]
 
 
 def count_classes(masks: Tensor) -> Tensor:

@@ -82,8 +82,9 @@ def train(recipe: Recipe, *, out: str | Path, resume: bool = False, advance: Adv
 
     Raises:
         FileExistsError: `out` holds something and `resume` is not set.
-        ValueError: a batch that the devices cannot share equally, a recipe without a length, or another
-            recipe than that of the run to be resumed.
+        ValueError: a batch that the devices cannot share equally, a recipe without a length, an objective
+            that cannot train the network, crops or a batch too small for it, or another recipe than that
+            of the run to be resumed.
         FloatingPointError: the loss is no longer finite.
     """
     fabric = devices.launch(recipe.training)
@@ -372,8 +373,9 @@ def _objective(recipe: Recipe, fabric: Fabric) -> Objective:
     network = create_model(recipe.model.name, **recipe.model.options)
     if recipe.model.weights is not None:
         _start_from(network, recipe.model.weights)
-    objective = make_objective(network, recipe)
-    if fabric.world_size > 1 and fabric.device.type == "cuda":
+    synced = fabric.world_size > 1 and fabric.device.type == "cuda"
+    objective = make_objective(network, recipe, shares=1 if synced else fabric.world_size)
+    if synced:
         objective = nn.SyncBatchNorm.convert_sync_batchnorm(objective)  # type: ignore[no-untyped-call]
     layout = torch.channels_last if recipe.training.channels_last else torch.contiguous_format
     return objective.to(fabric.device, memory_format=layout)  # type: ignore[call-overload,no-any-return]

@@ -84,6 +84,16 @@ class Network(nn.Module):
             raise ValueError(f"got an image of shape {tuple(image.shape)}; expected (B, {channels}, H, W)")
         return pad((image - self.mean) / self.std, self.multiple, self.minimum)
 
+    def least_batch(self, side: int) -> int:
+        """Return how many square crops of a side a training step needs at least where batch norms are live.
+
+        A batch norm needs two values a channel. On crops of one ``multiple`` the coarsest level is a single
+        pixel, so that every image gives it one.
+        """
+        padded = -(-max(side, self.minimum) // self.multiple) * self.multiple
+        normed = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.modules())
+        return 2 if normed and padded == self.multiple else 1
+
     def score(self, image: Tensor) -> Tensor:
         """Return the probability (B, 1, H, W) that each pixel belongs to a target."""
         return torch.sigmoid(self(image).target.float())
