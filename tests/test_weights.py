@@ -13,7 +13,7 @@ import pytest
 
 import ismallnet
 from ismallnet import data
-from ismallnet.catalogue import WEIGHTS
+from ismallnet.catalogue import WEIGHTS, list_weights
 from ismallnet.detector import Detector
 from ismallnet.evaluate import evaluate
 from ismallnet.media import RangeWarning
@@ -42,6 +42,14 @@ def test_the_model_card_is_of_these_very_weights(name: str) -> None:
 def test_only_whole_train_lists_were_trained_on(name: str) -> None:
     config = json.loads((WEIGHTS / name / "config.json").read_text(encoding="utf-8"))
     assert {entry["split"] for entry in config["data"]} == {"train"}
+
+
+@pytest.mark.parametrize("name", list_weights())
+def test_a_bright_target_in_a_plain_sky_is_found_by_every_network_with_weights(name: str) -> None:
+    image = np.full((256, 256), 0.3, np.float32)
+    image[100:103, 150:153] = 1
+    (target,) = ismallnet.load(name, device="cpu")(image).targets
+    assert (target.x, target.y) == pytest.approx((151, 101), abs=1)
 
 
 def test_the_targets_of_the_sample_scenes_are_found_with_few_false_alarms(detector: Detector) -> None:
