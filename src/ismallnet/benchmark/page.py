@@ -31,7 +31,8 @@ def to_markdown(table: Table) -> str:
     lines += [
         "Rates in per cent, Fa × 1e-6; in brackets the 95 % bootstrap interval over images. The columns "
         "*paper* are the numbers that the iSmallNet paper (ICASSP 2023, Table 1) printed, not ours; it chose "
-        f"its best epoch on the test list. † marks cells of the paper that no mask can have: {BOUND}.",
+        f"its best epoch on the test list. † marks cells of the paper that no mask can have: {BOUND}. "
+        "ms an image is the median on the wall, with whatever else the machine was doing.",
     ]
     places = dict.fromkeys((row["data"], row["split"]) for row in table.rows)
     for data, split in places:
