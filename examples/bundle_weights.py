@@ -3,7 +3,8 @@
 python examples/bundle_weights.py runs/joint ismallnet-s              # weights, to be evaluated
 python examples/bundle_weights.py runs/joint ismallnet-s --reports results/ismallnet-s    # and the card,
                                                                       # and the results in the README
-python examples/bundle_weights.py runs/nuaa ismallnet-nuaa --into weights    # beside the package
+python examples/bundle_weights.py runs/acm acm --into weights         # beside the package, and with
+                                   --table results/table1/table1.csv  # a card of the table's rows
 
 The reports are `ismallnet evaluate ismallnet-s ... --out results/ismallnet-s/NUAA-standard` and so on, of
 these very weights: another checksum is refused.
@@ -12,6 +13,7 @@ these very weights: another checksum is refused.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,9 @@ def main() -> None:
         "--reports", type=Path, help="folder of report folders; without it no card is written"
     )
     parser.add_argument(
+        "--table", type=Path, help="table1.csv, in place of reports: its rows of these weights"
+    )
+    parser.add_argument(
         "--before", default="", help="what the weights went through before this run, for the card"
     )
     parser.add_argument(
@@ -72,10 +77,11 @@ def main() -> None:
     files = checkpoint.weight_files(folder)
     size = sum(path.stat().st_size for path in files)
     print(f"{folder}: {size / 1e6:.2f} MB in {len(files)} files, SHA-256 {checksum}")
-    if options.reports:
-        reports = [
-            json.loads(path.read_text("utf-8")) for path in sorted(options.reports.glob("*/report.json"))
-        ]
+    if options.reports or options.table:
+        found = sorted(options.reports.glob("*/report.json")) if options.reports else []
+        reports = [json.loads(path.read_text("utf-8")) for path in found]
+        if options.table:
+            reports += from_table(options.table, checksum)
         for report in reports:
             if report["provenance"]["weights_sha256"] != checksum:
                 raise SystemExit(
@@ -91,6 +97,31 @@ def main() -> None:
         before, _, rest = readme.partition(BEGIN)
         after = rest.partition(END)[2]
         README.write_text(f"{before}{BEGIN}\n\n{tables(reports)}{END}{after}", encoding="utf-8")
+
+
+def from_table(path: Path, checksum: str) -> list[dict[str, Any]]:
+    """Return the rows of some weights in a table1.csv, as far as a card needs them, as reports."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["weights_sha256"] == checksum]
+    if not rows:
+        raise SystemExit(f"{path} has no row of the weights {checksum}")
+    return [
+        {
+            "data": row["data"],
+            "n": int(row["n"]),
+            "protocol": {"name": row["protocol"]},
+            "provenance": {"weights_sha256": checksum},
+            "rates": {
+                name: {
+                    key: float(row[name + end] or "nan")
+                    for key, end in (("value", ""), ("low", "_low"), ("high", "_high"))
+                }
+                for name in RATES[row["protocol"]]
+            },
+        }
+        for row in rows
+        if row["protocol"] in RATES
+    ]
 
 
 def card(

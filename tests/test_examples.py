@@ -86,6 +86,12 @@ def test_bundled_weights_are_the_last_of_the_run_and_foreign_reports_are_refused
             "bundle_weights", tmp_path / "run", "small", "--reports", tmp_path / "reports",
             monkeypatch=monkeypatch, **places,
         )  # fmt: skip
+    (tmp_path / "table1.csv").write_text("detector,weights_sha256\nsmall,another\n")
+    with pytest.raises(SystemExit, match="no row of the weights"):
+        run(
+            "bundle_weights", tmp_path / "run", "small", "--table", tmp_path / "table1.csv",
+            monkeypatch=monkeypatch, **places,
+        )  # fmt: skip
 
 
 def test_bundled_calibrations_are_one_a_filter_and_those_of_another_are_refused(
