@@ -199,7 +199,8 @@ def test_list_shows_the_form_that_weights_are_of(
     model = create_model("tbcnet", **options)
     checkpoint.save_model(tmp_path / "tbcnet", model, name="tbcnet", options=options)
     monkeypatch.setenv("ISMALLNET_WEIGHTS", str(tmp_path))
-    row = next(line for line in run("list")[1].splitlines() if line.startswith("tbcnet"))
+    monkeypatch.setenv("COLUMNS", "400")  # a cell is not wrapped
+    row = next(line for line in run("list")[1].splitlines() if line.split()[:1] == ["tbcnet"])
     assert f" {sum(p.numel() for p in model.parameters()):,} " in row
     assert f"{tmp_path / 'tbcnet'}, tbcnet(widths=[4, 4], prior=0.2)" in row
 
