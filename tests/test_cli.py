@@ -205,6 +205,25 @@ def test_list_shows_the_form_that_weights_are_of(
     assert f"{tmp_path / 'tbcnet'}, tbcnet(widths=[4, 4], prior=0.2)" in row
 
 
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ("{", "tbcnet"),
+        ('{"model": "tbcnet", "options": {"depth": 1}}', "left out: tbcnet of .*unknown option"),
+    ],
+)
+def test_list_goes_on_past_weights_that_are_damaged(
+    run: Callable[..., Ended], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: str, said: str
+) -> None:
+    (tmp_path / "tbcnet").mkdir()
+    (tmp_path / "tbcnet" / "config.json").write_text(config)
+    monkeypatch.setenv("ISMALLNET_WEIGHTS", str(tmp_path))
+    status, out, err = run("list")
+    assert status == 0
+    assert re.search(said, " ".join(err.split()))
+    assert "\n ript " in out
+
+
 def test_list_shows_every_filter_which_needs_no_weights(run: Callable[..., Ended]) -> None:
     from ismallnet.filters import list_filters
 

@@ -73,7 +73,7 @@ class Curves:
         found = report.curves
         assert found is not None
         areas = {f"{kind}_area": f"{getattr(found, kind).area:.6g}" for kind in ("roc", "pr", "froc")}
-        source = {name: str(report.provenance[name] or "") for name in ("date", "commit", "hardware")}
+        source = {column: str(report.provenance[column] or "") for column in ("date", "commit", "hardware")}
         key = {"detector": name, "data": dataset.name}
         points = [key | {"fpr": f"{x:.6g}", "tpr": f"{y:.6g}"} for x, y in _kept(found.roc)]
         self._points.replace(key, points)
@@ -157,7 +157,9 @@ def _draw(data: str, areas: Sequence[Row], points: Sequence[Row], out: Path) -> 
     axes = figure.subplots()
     for number, row in enumerate(own):
         curve = [each for each in points if (each["detector"], each["data"]) == (row["detector"], data)]
-        x, y = ([float(each[name]) for each in curve] for name in ("fpr", "tpr"))
+        fpr, tpr = ([float(each[name]) for each in curve] for name in ("fpr", "tpr"))
+        x = np.union1d(_GRID, fpr)  # straight between corners on a linear axis, so bent on this one
+        y = np.interp(x, fpr, tpr)
         style = ("-", "--", ":")[number // 10 % 3]  # ten colours
         axes.plot(x, y, style, label=f"{row['detector']} ({float(row['roc_area']):.4f})")
     axes.set_xscale("symlog", linthresh=1e-6)  # background is nearly everything: only small rates matter

@@ -135,7 +135,7 @@ def _clutter(rows: Sequence[Row]) -> list[str]:
         for row in rows
         if any(row[name] for name in names)
     ]
-    title = "SCR gain and background suppression of the filters, protocol `standard`: the median image."
+    title = "SCR gain and background suppression of the filters: the median image."
     header = ["detector", "SCR gain", "background suppression"]
     return ["", title, "", *to_table(header, cells)] if cells else []
 

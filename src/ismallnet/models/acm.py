@@ -26,7 +26,7 @@ from ismallnet.models.layers import (
     gate,
     initialise,
     resize,
-    start_from,
+    set_prior,
 )
 from ismallnet.types import Logits
 
@@ -95,7 +95,7 @@ class ACMNet(Network):
         self.multiple = self.encoder.stride * 4
         initialise(self)
         if prior is not None:
-            start_from(self.head.predict, prior)
+            set_prior(self.head.predict, prior)
 
     def least_batch(self, side: int) -> int:  # noqa: ARG002
         """See ``Network.least_batch``: the batch norms of the global means see one value an image."""

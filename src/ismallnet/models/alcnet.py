@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ismallnet.models.encoder import THREE_WIDTHS, ThreeStages
-from ismallnet.models.layers import IMAGENET, FCNHead, Network, gate, initialise, resize, start_from
+from ismallnet.models.layers import IMAGENET, FCNHead, Network, gate, initialise, resize, set_prior
 from ismallnet.types import Logits
 
 SHIFTS = (13, 17)
@@ -136,7 +136,7 @@ class ALCNet(Network):
         self.head = FCNHead(width)
         initialise(self)
         if prior is not None:
-            start_from(self.head.predict, prior)
+            set_prior(self.head.predict, prior)
 
     def forward(self, image: Tensor) -> Logits:
         """Predict the target.

@@ -35,7 +35,7 @@ from ismallnet.models.layers import (
     in_float32,
     initialise,
     resize,
-    start_from,
+    set_prior,
 )
 from ismallnet.models.nested import Down, LevelFusion, NestedDecoder, WiringName
 from ismallnet.types import Logits
@@ -250,7 +250,7 @@ class ISmallNet(Network):
         if prior is not None:
             for module in self.modules():
                 if isinstance(module, Head | DetailHead):
-                    start_from(module.predict, prior)
+                    set_prior(module.predict, prior)
 
     def forward(self, image: Tensor) -> Logits:
         """Predict the target and, with these streams, the interior and boundary maps.

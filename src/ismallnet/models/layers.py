@@ -279,7 +279,7 @@ def initialise(model: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def start_from(head: nn.Conv2d, prior: float) -> None:
+def set_prior(head: nn.Conv2d, prior: float) -> None:
     """Set the bias of a head so that it predicts a probability where it sees nothing, in place.
 
     Raises:

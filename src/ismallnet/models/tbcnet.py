@@ -17,7 +17,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ismallnet.models.layers import Network, in_float32, start_from
+from ismallnet.models.layers import Network, in_float32, set_prior
 from ismallnet.types import Logits
 
 WIDTHS = (16, 32, 64, 128)
@@ -71,7 +71,7 @@ class TBCNet(Network):
         self.encoder = nn.ModuleList(LeakyBlock(*ends) for ends in pairwise((1, *widths)))
         self.decoder = nn.ModuleList(LeakyBlock(*ends) for ends in pairwise(reversed(widths)))
         self.head = nn.Conv2d(widths[0], 1, 1)
-        start_from(self.head, prior)
+        set_prior(self.head, prior)
 
     def forward(self, image: Tensor) -> Logits:
         """Predict the target.
