@@ -110,7 +110,7 @@ def test_mdvsfas_recipe_has_the_settings_of_the_pytorch_release() -> None:
 
 def test_the_objective_is_supervised_unless_said() -> None:
     named = {path.stem: config.load(path).objective.name for path in RECIPES}
-    others = {"mdvsfa-nuaa": "adversarial", "tbcnet-nuaa": "two-stage"}
+    others = {"mdvsfa-nuaa": "adversarial", "tbcnet-nuaa": "two-stage", "tbcnet-joint": "two-stage"}
     assert named == dict.fromkeys(named, "supervised") | others
 
 

@@ -399,3 +399,9 @@ def assert_same(one: Detection, other: Detection) -> None:
     np.testing.assert_array_equal(one.score, other.score)
     np.testing.assert_array_equal(one.mask, other.mask)
     assert (one.targets, one.threshold) == (other.targets, other.threshold)
+
+
+def test_bf16_that_would_be_emulated_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ismallnet.runtimes.has_bf16", lambda _: False)
+    with pytest.raises(ValueError, match="the device cpu does not compute in bfloat16; leave"):
+        load("ismallnet-s", device="cpu", precision="bf16")

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from ismallnet.runtimes import (
     MANY,
     SIDECAR,
     Artefact,
     by_speed,
+    has_bf16,
     is_artefact,
     name_of,
     open_artefact,
@@ -92,3 +94,16 @@ def test_an_unknown_runtime_is_answered_with_the_known() -> None:
     assert name_of("auto") is None
     with pytest.raises(ValueError, match="unknown runtime 'tensorrt'; choose from auto, openvino"):
         name_of("tensorrt")
+
+
+@pytest.mark.parametrize("feature", ["avx512_bf16", "amx_bf16", "bf16"])
+def test_a_processor_has_bf16_where_it_says_so(monkeypatch: pytest.MonkeyPatch, feature: str) -> None:
+    monkeypatch.setattr(
+        torch.cpu, "get_capabilities", lambda: {"avx512_f": True, feature: True}, raising=False
+    )
+    assert has_bf16("cpu")
+    monkeypatch.setattr(
+        torch.cpu, "get_capabilities", lambda: {"avx512_f": True, feature: False}, raising=False
+    )
+    assert not has_bf16("cpu")
+    assert not has_bf16("mps:0")

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from ismallnet.benchmark import speed as benchmark
+from ismallnet.benchmark import startup
+from ismallnet.benchmark.processes import processes
 from ismallnet.benchmark.profile import profile
 from ismallnet.benchmark.speed import speed, to_markdown
 from ismallnet.data.synthetic import scene
@@ -22,12 +28,13 @@ def test_every_way_has_a_row_with_its_ratio_and_its_accuracy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(check, "SIZES", ((64, 64),))
+    monkeypatch.setattr(benchmark, "EXPORTED", (("onnxruntime", "int8"), ("openvino", "fp32")))
     samples = [scene(seed, height=64, width=64).sample(str(seed)) for seed in range(4)]
     rows = speed(["ismallnet-s", "tbcnet"], out=tmp_path, samples=samples, side=64, repetitions=1)
     assert rows[0]["runtime"] == "torch"
     assert (rows[0]["times_as_fast"], rows[0]["largest_difference"]) == ("1.00", "0")
     ways = {(row["runtime"], row["precision"]) for row in rows}
-    assert ways >= {("onnxruntime", "int8"), ("openvino", "fp32"), ("openvino", "int8")}
+    assert ways >= {(benchmark.FOLDED, "fp32"), ("onnxruntime", "int8"), ("openvino", "fp32")}
     first = float(rows[0]["median_ms"])
     for row in rows:
         assert float(row["times_as_fast_as_first"]) == pytest.approx(
@@ -62,3 +69,41 @@ def test_all_that_attention_does_is_attention() -> None:
     shares = profile(Weighed().eval(), side=16, repetitions=1)
     assert set(shares) == {"attention", "activation"}
     assert shares["activation"].calls == 1
+
+
+def adder(number: int) -> Callable[[int], int]:
+    if number < 0:
+        raise ValueError("it cannot start")
+
+    def add(other: int) -> int:
+        if other == 13:
+            os._exit(1)
+        if other < 0:
+            raise ArithmeticError("too small")
+        return number + other
+
+    return add
+
+
+def test_processes_answer_and_their_errors_are_raised_here() -> None:
+    with processes({"one": partial(adder, 1), "two": partial(adder, 2), "bad": partial(adder, -1)}) as ask:
+        assert [ask["one"](1), ask["two"](1), ask["one"](5)] == [2, 3, 6]
+        with pytest.raises(ArithmeticError, match="too small"):
+            ask["one"](-1)
+        with pytest.raises(RuntimeError, match="the process of two died"):
+            ask["two"](13)
+        with pytest.raises(ValueError, match="it cannot start"):
+            ask["bad"](1)
+
+
+def test_start_up_is_timed_with_a_graph_made_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(startup, "WAYS", (("torch", ""), ("onnxruntime", "made"), ("onnxruntime", "kept")))
+    rows = startup.startup("ismallnet-s", out=tmp_path, side=64, repetitions=1)
+    assert [(row["runtime"], row["graph"]) for row in rows] == list(startup.WAYS)
+    assert rows[0]["times_as_fast"] == "1.00"
+    assert float(rows[2]["median_s"]) < float(rows[1]["median_s"])  # nothing is made the second time
+    assert "| ismallnet-s | onnxruntime | kept |" in startup.to_markdown(rows)
+    with pytest.raises(RuntimeError, match="failed: error: none-such is neither"):
+        startup.startup("none-such", out=tmp_path, side=64, repetitions=1)

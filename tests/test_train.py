@@ -8,12 +8,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from ismallnet import checkpoint, config, devices, history
+from ismallnet.runtimes import has_bf16
 from ismallnet.train import Trainer, train
 from tiny import recipe, write_images
 
@@ -102,9 +104,37 @@ def test_best_is_the_best_of_the_validations(root: Path, tmp_path: Path) -> None
 
 def test_the_same_seed_gives_the_same_50_steps_and_another_does_not(root: Path, tmp_path: Path) -> None:
     for name, seed in (("first", 3), ("again", 3), ("other", 4)):
-        train(recipe(root, seed=seed, steps=50, precision="bf16"), out=tmp_path / name)
+        train(recipe(root, seed=seed, steps=50, precision="auto"), out=tmp_path / name)
     assert same(weights(tmp_path / "first"), weights(tmp_path / "again"))
     assert not same(weights(tmp_path / "first"), weights(tmp_path / "other"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "able", "used"),
+    [
+        ("auto", True, "bf16"),
+        ("auto", False, "float32"),
+        ("float32", True, "float32"),
+        ("bf16", True, "bf16"),
+    ],
+)
+def test_auto_trains_in_what_the_device_computes_in(
+    monkeypatch: pytest.MonkeyPatch, asked: Any, able: bool, used: str
+) -> None:
+    monkeypatch.setattr(devices, "has_bf16", lambda device: able and device == "cpu")
+    assert devices.precision(config.Training(precision=asked, accelerator="cpu")) == used
+
+
+def test_bf16_by_name_is_emulated_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "has_bf16", lambda _: False)
+    with pytest.warns(UserWarning, match="many times as long as float32; training.precision auto"):
+        assert devices.precision(config.Training(precision="bf16", accelerator="cpu")) == "bf16"
+
+
+def test_what_a_run_computed_in_is_stored(root: Path, tmp_path: Path) -> None:
+    train(recipe(root, precision="auto"), out=tmp_path / "run")
+    _, saved = checkpoint.load_model(tmp_path / "run" / "last")
+    assert saved.metadata["precision"] == ("bf16" if has_bf16("cpu") else "float32")
 
 
 def test_validation_does_not_touch_the_training(root: Path, tmp_path: Path) -> None:
@@ -250,11 +280,13 @@ def test_a_recipe_without_length_is_refused(root: Path, tmp_path: Path) -> None:
 WATCH = """
 import sys
 from pathlib import Path
+from typing import Any
 sys.path.insert(0, sys.argv[3])
 opened = []
 sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
 from ismallnet import config
 from tiny import recipe
+from ismallnet.runtimes import has_bf16
 from ismallnet.train import Trainer, train
 root = Path(sys.argv[1])
 for name in ("folder", "NUDT-SIRST"):

@@ -338,7 +338,7 @@ def _load_network(
     name_or_folder: str | Path, device: str, runtime: str | None, bf16: bool, images: int
 ) -> Detector:
     from ismallnet.checkpoint import load_model, weights_sha256
-    from ismallnet.runtimes import is_artefact, name_of, open_artefact
+    from ismallnet.runtimes import device_of, has_bf16, is_artefact, name_of, open_artefact
 
     path, on_cpu = Path(name_or_folder), device in ("auto", "cpu")
     chosen = name_of(runtime)
@@ -359,6 +359,9 @@ def _load_network(
             detector = Detector.from_artefact(artefact, used, run, name=name, bf16=bf16)
             detector.folder = folder
             return detector
+    device = device_of(device)
+    if bf16 and not has_bf16(device):
+        raise ValueError(f"the device {device} does not compute in bfloat16; leave --precision out")
     model, saved = load_model(folder)
     detector = Detector.from_model(
         model,

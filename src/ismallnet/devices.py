@@ -5,9 +5,12 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-from typing import TYPE_CHECKING
+import warnings
+from typing import TYPE_CHECKING, Literal
 
 import torch
+
+from ismallnet.runtimes import device_of, has_bf16
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -29,12 +32,31 @@ def launch(training: Training) -> Fabric:
         devices=devices,
         num_nodes=nodes,
         strategy="ddp" if devices * nodes > 1 else "auto",
-        precision="bf16-mixed" if training.precision == "bf16" else "32-true",
+        precision="bf16-mixed" if precision(training) == "bf16" else "32-true",
     )
     fabric.launch()
     if fabric.device.type == "cpu":
         _keep_memory()
     return fabric
+
+
+def precision(training: Training) -> Literal["float32", "bf16"]:
+    """Return in what a recipe is trained here.
+
+    Warns:
+        UserWarning: It asks for bf16 by name on a device that emulates it.
+    """
+    if training.precision == "float32":
+        return "float32"
+    able = has_bf16(device := device_of(training.accelerator))
+    if training.precision == "bf16" and not able:
+        warnings.warn(
+            f"the device {device} only emulates bf16, which takes many times as long as float32; "
+            "training.precision auto chooses what it computes in",
+            stacklevel=2,
+        )
+        return "bf16"
+    return "bf16" if able else "float32"
 
 
 def check_share(batch: int, world_size: int) -> None:

@@ -29,15 +29,20 @@ KEPT = 4
 _SPLITTER = np.float32(2**16 + 1)
 
 
+def has_bf16() -> bool:
+    """Whether OpenVINO computes in bfloat16 on this processor."""
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 def require_bf16() -> None:
     """Refuse a processor without bfloat16.
 
     Raises:
         ValueError: It has none.
     """
-    import openvino
-
-    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if not has_bf16():
         raise ValueError("this processor does not compute in bfloat16; leave --precision out")
 
 

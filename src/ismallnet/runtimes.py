@@ -189,13 +189,34 @@ def is_installed(runtime: RuntimeName) -> bool:
     return find_spec(RUNTIMES[runtime].package) is not None
 
 
+def device_of(device: str) -> str:
+    """Return the device that `auto` is: an accelerator if there is one, else the CPU; any other as it is."""
+    import torch
+
+    if device != "auto":
+        return device
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return "cpu" if accelerator is None else accelerator.type
+
+
+def has_bf16(device: str) -> bool:
+    """Whether PyTorch's device computes in bfloat16 rather than emulates it, which is slow."""
+    import torch
+
+    kind = device.partition(":")[0]
+    if kind == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if kind != "cpu":
+        return False
+    able: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in every version
+    return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # the last is Arm's
+
+
 def placed(model: nn.Module, device: str) -> str:
     """Move a network to a device, the memory format included; the name of the device."""
     import torch
 
-    if device == "auto":
-        accelerator = torch.accelerator.current_accelerator(check_available=True)
-        device = "cpu" if accelerator is None else accelerator.type
+    device = device_of(device)
     try:
         model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stubs lack it
     except (RuntimeError, AssertionError, NotImplementedError) as error:

@@ -115,6 +115,7 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, fabric: Fabric, out: Path) -> None:
         self.recipe, self.fabric, self.out = recipe, fabric, out
+        self.precision = devices.precision(recipe.training)
         learn, self.judges = _datasets(recipe.data)
         self.sources = [*learn, *self.judges]
         offsets = [s.mask_offset for s, part in zip(recipe.data.sets, learn, strict=True) for _ in part.ids]
@@ -283,7 +284,7 @@ class Trainer:
             self.average.module,
             name=self.recipe.model.name,
             device=str(self.fabric.device),
-            precision=self.recipe.training.precision,
+            precision=self.precision,
         )
         row: dict[str, float] = {}
         for fold in self.judges:
@@ -314,6 +315,7 @@ class Trainer:
         metadata = {
             "step": self.step,
             "weights": "average" if recipe.training.ema else "last",
+            "precision": self.precision,
             "validation": self.best if folder == BEST else self.last,
             "data": data,
             "recipe": config.to_dict(recipe),

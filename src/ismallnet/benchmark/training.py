@@ -3,21 +3,20 @@
 Both train the same network by the same loss and the same optimiser on batches of the same size. The plain
 way is that of the scripts of the field: float32, the default memory format, and every image read, cropped,
 mirrored and decoupled one after another for every batch. Ours is the loop of `ismallnet.train`, as a run has
-it. Each lives in a process of its own, for how memory is kept and denormal numbers are flushed is of a
-process; while one makes its steps the other waits.
+it. Each lives in a process of its own; while one makes its steps the other waits.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import multiprocessing
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -25,12 +24,12 @@ import cv2
 import numpy as np
 
 from ismallnet import config, data
+from ismallnet.benchmark.processes import processes
 from ismallnet.benchmark.speed import circumstances
 from ismallnet.benchmark.store import Row, Store
+from ismallnet.runtimes import device_of
 
 if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
-
     from numpy.typing import NDArray
 
     from ismallnet.config import Recipe
@@ -139,56 +138,26 @@ def _rows(about: dict[str, str], job: Job, times: dict[str, list[Times]]) -> lis
 
 def _in_turns(job: Job, rounds: int) -> dict[str, list[Times]]:
     """The times of each way, a round after another; the first is left out."""
-    context = multiprocessing.get_context("spawn")
-    pipes, processes = {}, []
-    try:
-        for way in WAYS:
-            pipes[way], theirs = context.Pipe()
-            process = context.Process(target=_work, args=(way, job, theirs), daemon=True)
-            process.start()
-            theirs.close()
-            processes.append(process)
-        times: dict[str, list[Times]] = {way: [] for way in WAYS}
-        for turn in range(-1, rounds):
-            for way, pipe in pipes.items():
-                pipe.send(True)
-                answer = _answer(pipe, way)
-                if turn >= 0:
-                    times[way].append(answer)
-        return times
-    finally:
-        for process in processes:
-            process.terminate()
-            process.join()
+    with tempfile.TemporaryDirectory() as scratch:
+        starts = {way: partial(_worker, way, job, Path(scratch) / "run") for way in WAYS}
+        with processes(starts) as ask:
+            turns = [{way: ask[way](None) for way in WAYS} for _ in range(1 + rounds)]
+    return {way: [turn[way] for turn in turns[1:]] for way in WAYS}
 
 
-def _answer(pipe: Connection, way: str) -> Times:
-    try:
-        answer = pipe.recv()
-    except EOFError:
-        raise RuntimeError(f"the process that trains the way {way!r} died; is there enough memory?") from None
-    if isinstance(answer, Exception):
-        raise answer
-    times: Times = answer
-    return times
+def _worker(way: str, job: Job, out: Path) -> Callable[[None], Times]:
+    """What makes a round whenever asked."""
+    worker: Worker = Plain(job) if way == "plain" else Ours(job, out)
 
+    def make_round(_: None) -> Times:
+        clock = Clock(worker.synchronise)
+        for _step in range(job.steps):
+            worker.step(clock)
+        with clock("validation"):
+            worker.validate()
+        return clock.spent
 
-def _work(way: str, job: Job, pipe: Connection) -> None:
-    """Make a round whenever asked."""
-    try:
-        with tempfile.TemporaryDirectory() as scratch:
-            worker: Worker = Plain(job) if way == "plain" else Ours(job, Path(scratch) / "run")
-            while pipe.recv():
-                clock = Clock(worker.synchronise)
-                for _ in range(job.steps):
-                    worker.step(clock)
-                with clock("validation"):
-                    worker.validate()
-                pipe.send(clock.spent)
-    except EOFError:  # nobody asks any more
-        pass
-    except Exception as error:  # the parent raises it
-        pipe.send(error)
+    return make_round
 
 
 class Clock:
@@ -248,7 +217,7 @@ class Plain:
         self.learn = [(learn, id) for learn, _ in pairs for id in learn.ids]
         self.judge = _first(pairs[0][1], job.validate)
         torch.manual_seed(0)
-        self.device = _device(recipe)
+        self.device = device_of(recipe.training.accelerator)
         self.network = create_model(recipe.model.name, **recipe.model.options).to(self.device).train()
         self.criterion = LabelDecouplingLoss(**dataclasses.asdict(recipe.loss))
         self.optimizer = optim.make_optimizer(self.network, recipe.optimizer)
@@ -331,13 +300,6 @@ class Ours:
 
 def _first(dataset: Dataset, count: int) -> Dataset:
     return dataset.subset(dataset.ids[:count])
-
-
-def _device(recipe: Recipe) -> str:
-    import torch
-
-    chosen = recipe.training.accelerator
-    return ("cuda" if torch.cuda.is_available() else "cpu") if chosen == "auto" else chosen
 
 
 def _synchronise(device: str) -> None:

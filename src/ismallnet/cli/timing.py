@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ismallnet.cli.benchmark import DATA, add_root
 from ismallnet.cli.parser import DATA_SETS, Parser
 from ismallnet.cli.screen import OK, progress, say, table
+
+if TYPE_CHECKING:
+    from ismallnet.benchmark.store import Row
 
 
 def add_speed(parser: Parser) -> None:
@@ -39,7 +44,7 @@ def add_speed(parser: Parser) -> None:
         "--out",
         default="results/speed",
         metavar="DIR",
-        help="folder for speed.csv, speed.md and profile.md (default: %(default)s)",
+        help="folder for speed.csv, startup.csv, speed.md and profile.md (default: %(default)s)",
     )
 
 
@@ -72,8 +77,10 @@ def add_train(parser: Parser) -> None:
 def run_speed(options: argparse.Namespace) -> int:
     """Do the work and print what came of it; the exit status."""
     from ismallnet import data
+    from ismallnet.benchmark import startup
     from ismallnet.benchmark.profile import page
     from ismallnet.benchmark.speed import speed, to_markdown
+    from ismallnet.catalogue import NoWeightsError, find_weights
     from ismallnet.checkpoint import write_text
 
     samples = []
@@ -89,12 +96,19 @@ def run_speed(options: argparse.Namespace) -> int:
             repetitions=options.repetitions,
             advance=advance,
         )
+        started: list[Row] = []
+        for model in options.models:
+            with suppress(NoWeightsError):
+                find_weights(model)
+                started = startup.startup(model, out=options.out, side=options.side, advance=advance)
     out = Path(options.out)
-    write_text(out / "speed.md", to_markdown(rows))
+    write_text(
+        out / "speed.md", "\n".join([to_markdown(rows), *([startup.to_markdown(started)] if started else [])])
+    )
     write_text(out / "profile.md", page(options.models, side=options.side))
     columns = ("model", "runtime", "precision", "median_ms", "times_as_fast", "largest_difference", "iou")
     table(columns, [[row[column] for column in columns] for row in rows])
-    say(f"speed.csv, speed.md and profile.md are in {out}")
+    say(f"speed.csv, startup.csv, speed.md and profile.md are in {out}")
     return OK
 
 

@@ -279,7 +279,9 @@ class Training:
     """Exactly one of `steps` and `epochs` (passes over the train sets by their weights)."""
     stages: tuple[Stage, ...] = (Stage(),)
     seed: int = 0
-    precision: Literal["float32", "bf16"] = "bf16"
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    """`auto`: bf16 where the device computes in it, else float32. A CPU that only emulates bf16 takes many
+    times as long as in float32. Head and loss are in float32 either way."""
     channels_last: bool = True
     compile: bool = False
     """`torch.compile`: about a minute to start, then faster steps."""
