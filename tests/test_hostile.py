@@ -1,4 +1,4 @@
-"""`ismallnet detect` where the disk is against it: what is bad is named, the rest done, no ruins left."""
+"""`ismallnet detect` and `data synth` where the disk is against them: what is bad is named, the rest done, no ruins left."""
 
 from __future__ import annotations
 
@@ -244,6 +244,21 @@ def test_a_disk_that_is_full_keeps_what_was_there(
     words = ("detect", folder, "--model", "top-hat", "--force", "--out", tmp_path / "out")
     assert main(list(map(str, words))) == 2
     assert kept(tmp_path) == before
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_scenes_on_a_full_disk_leave_nothing(tmp_path: Path, there: bool) -> None:
+    out = tmp_path / "made"
+    if there:
+        out.mkdir()
+        (out / "mine.txt").write_text("kept")
+    words = ("data", "synth", out, "--count", 3, "--height", 128, "--width", 128, "--force")
+    command = [sys.executable, "-c", LIMITED, "9000", *map(str, words)]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert f"no room to write {out} (File too large)" in " ".join(ended.stderr.split())
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
+    assert left == (["made", "made/mine.txt"] if there else [])
 
 
 def test_a_shared_run_on_a_full_disk_says_what_it_keeps(

@@ -138,6 +138,32 @@ def test_pages_are_numbered(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("range", [None, (9000.0, 13000.0)])
+def test_a_damaged_page_is_named_and_the_others_are_read(
+    tmp_path: Path, range: tuple[float, float] | None
+) -> None:
+    for name, count in (("x.tif", 4), ("sound.tif", 2)):
+        with tifffile.TiffWriter(tmp_path / name) as out:
+            for _ in "." * count:
+                out.write(scene(), tile=(64, 64), compression="zlib")
+    with tifffile.TiffFile(tmp_path / "x.tif") as file:
+        begin, later = file.pages[1].dataoffsets[0], file.pages[3].dataoffsets[-1]
+    content = bytearray((tmp_path / "x.tif").read_bytes())
+    for place in (begin, later):  # one is noticed when the page is opened, one when all of it is read
+        content[place : place + 60] = bytes(60)
+    (tmp_path / "x.tif").write_bytes(content)
+    both = [tmp_path / "x.tif", tmp_path / "sound.tif"]
+    report = detect_files(both, top_hat(), out=tmp_path / "out", save=("mask",), range=range)
+    assert [(failure.frame, failure.reason.split()[0]) for failure in report.failed] == [
+        (1, "strip"),
+        (3, "strip"),
+    ]
+    assert [frame.frame for frame in report.frames] == [0, 2, 0, 1]
+    assert len({(frame.low, frame.high, frame.targets) for frame in report.frames}) == 1
+    assert sorted(p.name for p in (tmp_path / "out/mask/x").iterdir()) == ["0000.tif", "0002.tif"]
+
+
+@pytest.mark.usefixtures("small")
 def test_a_one_pixel_high_file(tmp_path: Path) -> None:
     row = np.full((1, 120_000), 1000, np.uint16)
     row[0, 60_000:60_002] = 9000

@@ -287,8 +287,12 @@ def _look_by_rows(
         except ImageError as error:
             yield Failure(str(job.path), reason(error, job.path))
             return
-    for frame, (image, answer) in enumerate(found):
-        yield _result(job.path, frame, image.shape, image, answer)
+    for frame, page in enumerate(found):
+        if isinstance(page, ImageError):
+            yield Failure(str(job.path), reason(page, job.path), frame)
+        else:
+            image, answer = page
+            yield _result(job.path, frame, image.shape, image, answer)
 
 
 def _countdown(

@@ -53,8 +53,8 @@ def detect_pages(
     range: tuple[float, float] | None,
     scratch: Path,
     advance: Callable[[float], None],
-) -> list[tuple[Raster, Found]]:
-    """Find the targets of all pages of a TIFF file; what is found of each.
+) -> list[tuple[Raster, Found] | ImageError]:
+    """Find the targets of all pages of a TIFF file; what is found of each, or why a page cannot be read.
 
     Args:
         path: The file.
@@ -65,14 +65,17 @@ def detect_pages(
         advance: Called with the part of the rows of a page that are scored.
 
     Raises:
-        ImageError: It cannot be read; what was written of it is removed.
+        ImageError: No page can be read, or one no longer; what was written of the file is removed.
         OSError: The maps cannot be written.
         ValueError: A wrong range, or a map that the detector does not have.
     """
-    found, written = [], list[Path]()
+    found, written = list[tuple[Raster, Found] | ImageError](), list[Path]()
     try:
         with open_rasters(path, range=range) as images:
             for number, image in enumerate(images):
+                if isinstance(image, ImageError):
+                    found.append(image)
+                    continue
                 own = files(number, len(images))
                 written += own.values()
                 found.append((image, detect_by_rows(image, detector, own, scratch=scratch, advance=advance)))

@@ -8,9 +8,10 @@ integers) and one for the noise. It is exactly the range that the whole image in
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -90,8 +91,10 @@ def is_large(path: str | Path) -> bool:
 @contextmanager
 def open_rasters(
     path: str | Path, *, range: tuple[float, float] | None = None
-) -> Iterator[tuple[Raster, ...]]:
+) -> Iterator[tuple[Raster | ImageError, ...]]:
     """Open a TIFF file to read its pages by rows, with one intensity range for all; overviews are left out.
+
+    In place of a page that is damaged there is the error.
 
     Args:
         path: Strips or tiles, uncompressed or deflate (LZW and others where imagecodecs is installed); grey
@@ -99,7 +102,7 @@ def open_rasters(
         range: The intensities that become 0 and 1; by default as in `ismallnet.media`.
 
     Raises:
-        ImageError: The file cannot be read by rows, is truncated or damaged; the text says what to do.
+        ImageError: No page can be read by rows; the text says what to do.
         ValueError: The range is not two finite numbers, the lower first.
     """
     path = Path(path)
@@ -118,12 +121,18 @@ def open_rasters(
             raise ImageError(
                 f"{path}: truncated or damaged, the directory of a page cannot be read"
             ) from error
-        pages = [Page(page, path) for page in images if not page.is_reduced]
+        pages = [_checked(partial(Page, page, path)) for page in images if not page.is_reduced]
         if not pages:
             raise ImageError(f"{path}: no page holds an image")
-        window = _window(pages, range)
-        low, high = window.low, window.high
-        yield tuple(Raster(page, low, high, window.rule, window.warning) for page in pages)
+        try:
+            window = _window(_sound(pages), range)
+        except ImageError:
+            if len(pages) == 1:
+                raise
+            pages = [page if isinstance(page, ImageError) else _readable(page) for page in pages]
+            window = _window(_sound(pages), range)
+        shown = (window.low, window.high, window.rule, window.warning)
+        yield tuple(page if isinstance(page, ImageError) else Raster(page, *shown) for page in pages)
 
 
 def retile(source: str | Path, out: str | Path) -> None:
@@ -287,6 +296,37 @@ class Page:
             return grey(pixels[:, :, order])
         except ValueError as error:
             raise ImageError(f"{self._path}: {error}") from error
+
+
+def _checked(make: Callable[[], Page]) -> Page | ImageError:
+    """Return a page, or why there is none."""
+    try:
+        return make()
+    except ImageError as error:
+        return error
+
+
+def _readable(page: Page) -> Page | ImageError:
+    """Return a page if a range can be chosen for it alone, which reads all of it; else why not."""
+
+    def read() -> Page:
+        _window([page], None)
+        return page
+
+    return _checked(read)
+
+
+def _sound(pages: Sequence[Page | ImageError]) -> list[Page]:
+    """Return the pages that can be read.
+
+    Raises:
+        ImageError: There is none.
+    """
+    found = [page for page in pages if isinstance(page, Page)]
+    errors = [page for page in pages if isinstance(page, ImageError)]
+    if not found:
+        raise errors[0]
+    return found
 
 
 def _window(pages: Sequence[Page], given: tuple[float, float] | None) -> Window:

@@ -1,9 +1,9 @@
 """Where the time of a network goes, by kind of layer, beside what arithmetic and memory would take alone.
 
 Every operation that PyTorch dispatches is timed, with its multiply-adds and the bytes of what it reads and
-writes. The floors are these divided by what this machine does in a large convolution, in float32 and in
-bfloat16, and in a large copy, measured in the same run. (A matrix product is no measure: on some processors
-PyTorch's library for it does a third of what its convolutions do.)
+writes. The floors are these divided by what this machine does in a large convolution, in float32 and, where
+it computes in it, in bfloat16, and in a large copy, measured in the same run. (A matrix product is no
+measure: on some processors PyTorch's library for it does a third of what its convolutions do.)
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ismallnet.benchmark.speed import circumstances, network
+from ismallnet.runtimes import has_bf16
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,7 +95,8 @@ class Peaks(NamedTuple):
 
     float32: float
     """Operations in a large convolution."""
-    bfloat16: float
+    bfloat16: float | None
+    """None where the processor only emulates it."""
     bytes: float
     """Read and written in a large copy."""
 
@@ -122,7 +126,7 @@ def peaks() -> Peaks:
 
     return Peaks(
         convolution(torch.float32),
-        convolution(torch.bfloat16),
+        convolution(torch.bfloat16) if has_bf16("cpu") else None,
         2 * 4 * 2**25 / best(lambda: target.copy_(long)),
     )
 
@@ -132,6 +136,11 @@ def to_markdown(name: str, shares: Mapping[str, Share], peak: Peaks) -> str:
     total = sum(share.seconds for share in shares.values())
     flops = sum(share.flops for share in shares.values())
     moved = sum(share.bytes for share in shares.values())
+    floors = [
+        f"{1000 * flops / speed:.1f} ms in {kind} ({speed / 1e9:.0f} GFLOP/s)"
+        for kind, speed in (("float32", peak.float32), ("bfloat16", peak.bfloat16))
+        if speed is not None
+    ]
     lines = [
         f"## {name}",
         "",
@@ -143,17 +152,15 @@ def to_markdown(name: str, shares: Mapping[str, Share], peak: Peaks) -> str:
             for kind, each in shares.items()
         ),
         "",
-        f"All: {1000 * total:.1f} ms. Floors of arithmetic, at the speed of a large convolution: "
-        f"{1000 * flops / peak.float32:.1f} ms in float32 ({peak.float32 / 1e9:.0f} GFLOP/s), "
-        f"{1000 * flops / peak.bfloat16:.1f} ms in bfloat16 ({peak.bfloat16 / 1e9:.0f} GFLOP/s). "
-        f"Floor of memory: {1000 * moved / peak.bytes:.1f} ms at the {peak.bytes / 1e9:.1f} GB/s of a copy.",
+        f"All: {1000 * total:.1f} ms. Floor of arithmetic, at the speed of a large convolution: "
+        f"{' and '.join(floors)}. Floor of memory: {1000 * moved / peak.bytes:.1f} ms at the "
+        f"{peak.bytes / 1e9:.1f} GB/s of a copy.",
     ]
     return "\n".join(lines) + "\n"
 
 
 def page(names: Sequence[str], *, side: int = 256) -> str:
     """Return a page with the table of each network, plain and in its inference form."""
-    from ismallnet.benchmark.speed import network
     from ismallnet.models.inference import inference_form
 
     peak = peaks()
@@ -162,6 +169,8 @@ def page(names: Sequence[str], *, side: int = 256) -> str:
         model, _ = network(name)
         parts.append(to_markdown(name, profile(model, side=side), peak))
         parts.append(to_markdown(f"{name}, inference form", profile(inference_form(model), side=side), peak))
+    here = circumstances()
+    parts.append("{date}, commit {commit}, {hardware}, {threads} threads; {versions}.\n".format(**here))
     return "\n".join(parts)
 
 

@@ -12,12 +12,14 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal, get_args
 
 import cv2
 import numpy as np
 
 from ismallnet.data.clutter import CLUTTER, Clutter
+from ismallnet.publish import room
 from ismallnet.targets import RING_PX, ring
 from ismallnet.types import Sample
 
@@ -195,6 +197,7 @@ def write_scenes(
 
     Raises:
         FileExistsError: the folder is not empty.
+        OSError: it cannot be written, as on a full disk; nothing of the scenes is left.
         ValueError: no scene asked for, a range that does not ascend; otherwise as `scene`.
     """
     if count < 1 or not 0 < scr[0] <= scr[1]:
@@ -205,16 +208,24 @@ def write_scenes(
     if out.is_dir() and any(out.iterdir()) and not force:
         raise FileExistsError(f"{out} is not empty; choose another folder or allow writing into it (force)")
     records = []
-    for number in range(count):
-        kind = clutter[number % len(clutter)]
-        rng = np.random.default_rng((seed + number, 1))
-        kinds = tuple(rng.choice(get_args(Kind), int(rng.integers(1, 4))).tolist())
-        ratio = round(float(rng.uniform(*scr)), 2)
-        made = scene(seed + number, height=height, width=width, clutter=kind, targets=kinds, scr=ratio)
-        records.append(write_scene(out, f"{kind}_{number:04d}", made, bit_depth=bit_depth, suffix=suffix))
-        if advance is not None:
-            advance(number + 1, count, records[-1].id)
-    write_records(out, records)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with room(out), TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.unfinished-") as scratch:
+        fresh = Path(scratch)
+        for number in range(count):
+            kind = clutter[number % len(clutter)]
+            rng = np.random.default_rng((seed + number, 1))
+            kinds = tuple(rng.choice(get_args(Kind), int(rng.integers(1, 4))).tolist())
+            ratio = round(float(rng.uniform(*scr)), 2)
+            made = scene(seed + number, height=height, width=width, clutter=kind, targets=kinds, scr=ratio)
+            id = f"{kind}_{number:04d}"
+            records.append(write_scene(fresh, id, made, bit_depth=bit_depth, suffix=suffix))
+            if advance is not None:
+                advance(number + 1, count, id)
+        write_records(fresh, records)
+        for path in [path for path in fresh.rglob("*") if path.is_file()]:
+            place = out / path.relative_to(fresh)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(place)
     return out
 
 
@@ -246,8 +257,7 @@ def write_scene(
         (out / "masks" / f"{id}.png", made.mask.astype(np.uint8) * 255),
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not cv2.imwrite(str(path), array):
-            raise OSError(f"{path} cannot be written")
+        path.write_bytes(cv2.imencode(path.suffix, array)[1].tobytes())  # cv2.imwrite hides a full disk
     return record
 
 
