@@ -1,4 +1,4 @@
-"""`ismallnet detect` and `data synth` where the disk is against them: what is bad is named, the rest done, no ruins left."""
+"""`detect` and `data synth` where the disk is against them: what is bad is named, the rest done, no ruins left."""
 
 from __future__ import annotations
 

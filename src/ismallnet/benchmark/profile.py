@@ -170,7 +170,7 @@ def page(names: Sequence[str], *, side: int = 256) -> str:
         parts.append(to_markdown(name, profile(model, side=side), peak))
         parts.append(to_markdown(f"{name}, inference form", profile(inference_form(model), side=side), peak))
     here = circumstances()
-    parts.append("{date}, commit {commit}, {hardware}, {threads} threads; {versions}.\n".format(**here))
+    parts.append("{date}, commit {commit}, {hardware}; {versions}.\n".format(**here))
     return "\n".join(parts)
 
 

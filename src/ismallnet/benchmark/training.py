@@ -327,9 +327,6 @@ def to_markdown(rows: Sequence[Row]) -> str:
             f"| {Path(row['recipe']).stem} | {row['model']} | {row['batch']} of {row['size_px']}² "
             f"| {row['way']} | {row['images_s']} | {row['times_as_fast']} | {times} |"
         )
-    wheres = dict.fromkeys(
-        (r["date"][:10], r["commit"], r["hardware"], r["threads"], r["versions"]) for r in rows
-    )
-    for date, commit, on, threads, what in wheres:
-        lines += ["", f"{date}, commit {commit}, {on}, {threads} threads; {what}."]
+    wheres = dict.fromkeys((r["date"][:10], r["commit"], r["hardware"], r["versions"]) for r in rows)
+    lines += ["", *(f"{date}, commit {commit}, {on}; {what}." for date, commit, on, what in wheres)]
     return "\n".join(lines) + "\n"
