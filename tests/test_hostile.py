@@ -1,4 +1,4 @@
-"""`detect` and `data synth` where the disk is against them: what is bad is named, the rest done, no ruins left."""
+"""`detect` and `data synth` where the disk is against them: what is bad is named, no ruins are left."""
 
 from __future__ import annotations
 
@@ -253,7 +253,7 @@ def test_scenes_on_a_full_disk_leave_nothing(tmp_path: Path, there: bool) -> Non
         out.mkdir()
         (out / "mine.txt").write_text("kept")
     words = ("data", "synth", out, "--count", 3, "--height", 128, "--width", 128, "--force")
-    command = [sys.executable, "-c", LIMITED, "9000", *map(str, words)]
+    command = [sys.executable, "-c", LIMITED, "3000", *map(str, words)]
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 2
     assert f"no room to write {out} (File too large)" in " ".join(ended.stderr.split())

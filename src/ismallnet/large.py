@@ -69,7 +69,8 @@ def detect_pages(
         OSError: The maps cannot be written.
         ValueError: A wrong range, or a map that the detector does not have.
     """
-    found, written = list[tuple[Raster, Found] | ImageError](), list[Path]()
+    found: list[tuple[Raster, Found] | ImageError] = []
+    written: list[Path] = []
     try:
         with open_rasters(path, range=range) as images:
             for number, image in enumerate(images):
