@@ -403,5 +403,5 @@ def assert_same(one: Detection, other: Detection) -> None:
 
 def test_bf16_that_would_be_emulated_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ismallnet.runtimes.has_bf16", lambda _: False)
-    with pytest.raises(ValueError, match="the device cpu does not compute in bfloat16; leave"):
+    with pytest.raises(ValueError, match="only emulates bfloat16, many times slower; leave"):
         load("ismallnet-s", device="cpu", precision="bf16")

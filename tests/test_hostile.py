@@ -9,6 +9,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -259,6 +260,18 @@ def test_scenes_on_a_full_disk_leave_nothing(tmp_path: Path, there: bool) -> Non
     assert f"no room to write {out} (File too large)" in " ".join(ended.stderr.split())
     left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
     assert left == (["made", "made/mine.txt"] if there else [])
+
+
+def test_scenes_go_where_a_link_points_and_leave_no_scratch(tmp_path: Path) -> None:
+    """As to another disk, where nothing can be renamed to from beside the link."""
+    shared = Path("/dev/shm")
+    other = tempfile.mkdtemp(dir=shared if shared.is_dir() else None)
+    try:
+        (tmp_path / "made").symlink_to(other)
+        assert main(["data", "synth", str(tmp_path / "made"), "--count", "1"]) == 0
+        assert sorted(path.name for path in Path(other).iterdir()) == ["images", "masks", "scenes.json"]
+    finally:
+        shutil.rmtree(other)
 
 
 def test_a_shared_run_on_a_full_disk_says_what_it_keeps(

@@ -97,13 +97,23 @@ def test_an_unknown_runtime_is_answered_with_the_known() -> None:
 
 
 @pytest.mark.parametrize("feature", ["avx512_bf16", "amx_bf16", "bf16"])
-def test_a_processor_has_bf16_where_it_says_so(monkeypatch: pytest.MonkeyPatch, feature: str) -> None:
-    monkeypatch.setattr(
-        torch.cpu, "get_capabilities", lambda: {"avx512_f": True, feature: True}, raising=False
-    )
-    assert has_bf16("cpu")
-    monkeypatch.setattr(
-        torch.cpu, "get_capabilities", lambda: {"avx512_f": True, feature: False}, raising=False
-    )
-    assert not has_bf16("cpu")
+@pytest.mark.parametrize("able", [False, True])
+@pytest.mark.parametrize("onednn", [False, True])
+def test_a_processor_has_bf16_where_it_and_the_library_say_so(
+    monkeypatch: pytest.MonkeyPatch, feature: str, able: bool, onednn: bool
+) -> None:
+    features = {"avx512_f": True, feature: able}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features, raising=False)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: onednn)
+    assert has_bf16("cpu") == (able and onednn)
     assert not has_bf16("mps:0")
+
+
+def test_a_gpu_has_bf16_where_it_does_not_emulate_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for native in (False, True):
+
+        def supported(*, including_emulation: bool = True, native: bool = native) -> bool:
+            return including_emulation or native
+
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+        assert has_bf16("cuda:1") == native

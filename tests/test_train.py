@@ -15,7 +15,6 @@ import torch
 from safetensors.torch import load_file
 
 from ismallnet import checkpoint, config, devices, history
-from ismallnet.runtimes import has_bf16
 from ismallnet.train import Trainer, train
 from tiny import recipe, write_images
 
@@ -115,26 +114,37 @@ def test_the_same_seed_gives_the_same_50_steps_and_another_does_not(root: Path, 
         ("auto", True, "bf16"),
         ("auto", False, "float32"),
         ("float32", True, "float32"),
-        ("bf16", True, "bf16"),
+        ("bf16", False, "bf16"),
     ],
 )
-def test_auto_trains_in_what_the_device_computes_in(
+def test_auto_is_what_the_device_computes_in(
     monkeypatch: pytest.MonkeyPatch, asked: Any, able: bool, used: str
 ) -> None:
     monkeypatch.setattr(devices, "has_bf16", lambda device: able and device == "cpu")
-    assert devices.precision(config.Training(precision=asked, accelerator="cpu")) == used
+    assert devices.settled(config.Training(precision=asked, accelerator="cpu")).precision == used
 
 
-def test_bf16_by_name_is_emulated_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bf16_by_name_is_emulated_with_a_warning(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(devices, "has_bf16", lambda _: False)
-    with pytest.warns(UserWarning, match="many times as long as float32; training.precision auto"):
-        assert devices.precision(config.Training(precision="bf16", accelerator="cpu")) == "bf16"
+    with pytest.warns(UserWarning, match="emulated, it takes many times as long") as caught:
+        train(recipe(root, precision="bf16", steps=2), out=tmp_path / "run")
+    assert len([each for each in caught if "emulated" in str(each.message)]) == 1
+    train(recipe(root, precision="float32", steps=2), out=tmp_path / "exact")
+    assert not same(weights(tmp_path / "run"), weights(tmp_path / "exact"))
 
 
-def test_what_a_run_computed_in_is_stored(root: Path, tmp_path: Path) -> None:
+def test_a_run_keeps_the_precision_that_it_began_with(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = devices.settled(config.Training(accelerator="cpu")).precision
     train(recipe(root, precision="auto"), out=tmp_path / "run")
-    _, saved = checkpoint.load_model(tmp_path / "run" / "last")
-    assert saved.metadata["precision"] == ("bf16" if has_bf16("cpu") else "float32")
+    assert config.load(tmp_path / "run" / "recipe.yaml").training.precision == used
+    train(recipe(root, precision="auto"), out=tmp_path / "run", resume=True)
+    monkeypatch.setattr(devices, "has_bf16", lambda _: used != "bf16")  # the other kind of machine
+    with pytest.raises(ValueError, match=r"resume with .*recipe\.yaml"):
+        train(recipe(root, precision="auto"), out=tmp_path / "run", resume=True)
 
 
 def test_validation_does_not_touch_the_training(root: Path, tmp_path: Path) -> None:
@@ -280,13 +290,11 @@ def test_a_recipe_without_length_is_refused(root: Path, tmp_path: Path) -> None:
 WATCH = """
 import sys
 from pathlib import Path
-from typing import Any
 sys.path.insert(0, sys.argv[3])
 opened = []
 sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
 from ismallnet import config
 from tiny import recipe
-from ismallnet.runtimes import has_bf16
 from ismallnet.train import Trainer, train
 root = Path(sys.argv[1])
 for name in ("folder", "NUDT-SIRST"):

@@ -360,8 +360,8 @@ def _load_network(
             detector.folder = folder
             return detector
     device = device_of(device)
-    if bf16 and not has_bf16(device):
-        raise ValueError(f"the device {device} does not compute in bfloat16; leave --precision out")
+    if bf16 and device == "cpu" and not has_bf16(device):
+        raise ValueError("this processor only emulates bfloat16, many times slower; leave --precision out")
     model, saved = load_model(folder)
     detector = Detector.from_model(
         model,

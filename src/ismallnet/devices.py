@@ -6,7 +6,8 @@ import ctypes
 import os
 import platform
 import warnings
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -19,9 +20,20 @@ if TYPE_CHECKING:
 
 
 def launch(training: Training) -> Fabric:
-    """Start the devices of a recipe and set this process up. Under torchrun their number is torchrun's."""
+    """Start the devices of a recipe and set this process up. Under torchrun their number is torchrun's.
+
+    Warns:
+        UserWarning: The recipe asks for bf16 by name on a device that is not known to compute in it.
+    """
     from lightning_fabric import Fabric
 
+    device = device_of(training.accelerator)
+    if training.precision == "bf16" and not has_bf16(device):
+        warnings.warn(
+            f"the device {device} is not known to compute in bf16; emulated, it takes many times as long as "
+            "float32. training.precision auto chooses what it computes in",
+            stacklevel=2,
+        )
     torch.set_flush_denormal(True)  # denormal numbers make a step on a CPU up to eight times slower
     devices, nodes = training.devices, training.nodes
     if "TORCHELASTIC_RUN_ID" in os.environ:
@@ -32,7 +44,7 @@ def launch(training: Training) -> Fabric:
         devices=devices,
         num_nodes=nodes,
         strategy="ddp" if devices * nodes > 1 else "auto",
-        precision="bf16-mixed" if precision(training) == "bf16" else "32-true",
+        precision="bf16-mixed" if settled(training).precision == "bf16" else "32-true",
     )
     fabric.launch()
     if fabric.device.type == "cpu":
@@ -40,23 +52,12 @@ def launch(training: Training) -> Fabric:
     return fabric
 
 
-def precision(training: Training) -> Literal["float32", "bf16"]:
-    """Return in what a recipe is trained here.
-
-    Warns:
-        UserWarning: It asks for bf16 by name on a device that emulates it.
-    """
-    if training.precision == "float32":
-        return "float32"
-    able = has_bf16(device := device_of(training.accelerator))
-    if training.precision == "bf16" and not able:
-        warnings.warn(
-            f"the device {device} only emulates bf16, which takes many times as long as float32; "
-            "training.precision auto chooses what it computes in",
-            stacklevel=2,
-        )
-        return "bf16"
-    return "bf16" if able else "float32"
+def settled(training: Training) -> Training:
+    """Return the same with the precision that `auto` stands for here."""
+    if training.precision != "auto":
+        return training
+    able = has_bf16(device_of(training.accelerator))
+    return replace(training, precision="bf16" if able else "float32")
 
 
 def check_share(batch: int, world_size: int) -> None:

@@ -124,6 +124,8 @@ def open_rasters(
         pages = [_checked(partial(Page, page, path)) for page in images if not page.is_reduced]
         if not pages:
             raise ImageError(f"{path}: no page holds an image")
+        if len({page.dtype for page in _sound(pages)}) > 1:
+            raise ImageError(f"{path}: pages of several types; give them as files of their own")
         try:
             window = _window(_sound(pages), range)
         except ImageError:
@@ -331,8 +333,6 @@ def _sound(pages: Sequence[Page | ImageError]) -> list[Page]:
 
 def _window(pages: Sequence[Page], given: tuple[float, float] | None) -> Window:
     """Choose the intensity range of all pages; as `ismallnet.media` does in memory."""
-    if len({page.dtype for page in pages}) > 1:
-        raise ImageError(f"{pages[0]._path}: pages of several types; give them as files of their own")
     if pages[0].dtype.kind == "f":
         for page in pages:
             _fill(page)

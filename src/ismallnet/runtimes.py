@@ -200,13 +200,13 @@ def device_of(device: str) -> str:
 
 
 def has_bf16(device: str) -> bool:
-    """Whether PyTorch's device computes in bfloat16 rather than emulates it, which is slow."""
+    """Whether PyTorch's device is known to compute in bfloat16 rather than emulate it, which is slow."""
     import torch
 
     kind = device.partition(":")[0]
     if kind == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if kind != "cpu":
+    if kind != "cpu" or not torch.backends.mkldnn.is_available():
         return False
     able: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in every version
     return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # the last is Arm's

@@ -87,6 +87,7 @@ def train(recipe: Recipe, *, out: str | Path, resume: bool = False, advance: Adv
             of the run to be resumed.
         FloatingPointError: the loss is no longer finite.
     """
+    recipe = dataclasses.replace(recipe, training=devices.settled(recipe.training))
     fabric = devices.launch(recipe.training)
     out = Path(out)
     if fabric.is_global_zero:
@@ -115,7 +116,6 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, fabric: Fabric, out: Path) -> None:
         self.recipe, self.fabric, self.out = recipe, fabric, out
-        self.precision = devices.precision(recipe.training)
         learn, self.judges = _datasets(recipe.data)
         self.sources = [*learn, *self.judges]
         offsets = [s.mask_offset for s, part in zip(recipe.data.sets, learn, strict=True) for _ in part.ids]
@@ -284,7 +284,7 @@ class Trainer:
             self.average.module,
             name=self.recipe.model.name,
             device=str(self.fabric.device),
-            precision=self.precision,
+            precision="bf16" if self.recipe.training.precision == "bf16" else "float32",
         )
         row: dict[str, float] = {}
         for fold in self.judges:
@@ -315,7 +315,6 @@ class Trainer:
         metadata = {
             "step": self.step,
             "weights": "average" if recipe.training.ema else "last",
-            "precision": self.precision,
             "validation": self.best if folder == BEST else self.last,
             "data": data,
             "recipe": config.to_dict(recipe),

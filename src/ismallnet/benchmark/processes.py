@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -50,10 +50,11 @@ def processes(starts: Mapping[str, Callable[[], Work]]) -> Iterator[dict[str, Wo
 
 
 def _ask(pipe: Connection, name: str, question: Any) -> Any:
-    try:
+    with suppress(BrokenPipeError, ConnectionResetError):  # it has ended, and may have said why
         pipe.send(question)
+    try:
         answer = pipe.recv()
-    except (EOFError, BrokenPipeError, ConnectionResetError):
+    except (EOFError, ConnectionResetError):
         raise RuntimeError(f"the process of {name} died; is there enough memory?") from None
     if isinstance(answer, Exception):
         raise answer

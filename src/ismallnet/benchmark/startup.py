@@ -68,6 +68,8 @@ def startup(
                 if advance:
                     advance(turn, repetitions, " ".join(("start of", *way)))
                 times[way].append(_first_result(model, image, *way))
+    if advance:
+        advance(repetitions, repetitions, "")
     quartiles = {
         way: [float(np.quantile(own, share)) for share in (0.25, 0.5, 0.75)] for way, own in times.items()
     }

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Protocol
 import cv2
 import numpy as np
 
-from ismallnet import config, data
+from ismallnet import config, data, devices
 from ismallnet.benchmark.processes import processes
 from ismallnet.benchmark.speed import circumstances
 from ismallnet.benchmark.store import Row, Store
@@ -39,8 +39,9 @@ PARTS = "batches", "forward", "backward", "optimiser"
 """Of a step. The loss belongs to the forward part, clipping and the weights' average to the optimiser's."""
 WAYS = "plain", "ours"
 COLUMNS = (
-    "recipe", "model", "way", "size_px", "batch", "rounds", "steps", "threads", "images_s", "times_as_fast",
-    *(f"{part}_ms" for part in (*PARTS, "validation")), "date", "commit", "hardware", "versions",
+    "recipe", "model", "way", "precision", "size_px", "batch", "rounds", "steps", "threads",
+    "images_s", "times_as_fast", *(f"{part}_ms" for part in (*PARTS, "validation")),
+    "date", "commit", "hardware", "versions",
 )  # fmt: skip
 
 
@@ -109,6 +110,7 @@ def training_speed(
 def _stages(path: str | Path, root: str | Path, batch: int | None) -> Iterator[Recipe]:
     """One recipe for each crop and batch size that a recipe has, its largest crop where it draws one."""
     recipe = config.load(path, overrides={"data.root": str(root)})
+    recipe = replace(recipe, training=devices.settled(recipe.training))
     if recipe.objective.name != "supervised":
         raise ValueError(f"{path} has the objective {recipe.objective.name}; give a supervised recipe")
     seen = {(max(s.sizes), batch or s.batch): s for s in recipe.training.stages}
@@ -128,6 +130,7 @@ def _rows(about: dict[str, str], job: Job, times: dict[str, list[Times]]) -> lis
     rows: list[Row] = []
     for way, own in times.items():
         row = about | {"model": job.recipe.model.name, "way": way, "rounds": str(len(own))}
+        row |= {"precision": "float32" if way == "plain" else job.recipe.training.precision}
         row |= {"steps": str(job.steps), "images_s": f"{rates[way]:.2f}"}
         row |= {"times_as_fast": f"{rates[way] / rates['plain']:.2f}"}
         for part, count in (*((part, images) for part in PARTS), ("validation", job.validate)):
@@ -303,10 +306,10 @@ def _first(dataset: Dataset, count: int) -> Dataset:
 
 
 def _synchronise(device: str) -> None:
-    if device.startswith("cuda"):
+    if device != "cpu":
         import torch
 
-        torch.cuda.synchronize()
+        torch.accelerator.synchronize()
 
 
 def to_markdown(rows: Sequence[Row]) -> str:
@@ -317,15 +320,15 @@ def to_markdown(rows: Sequence[Row]) -> str:
         "Steps of the plain loop (float32, default memory format, images read, cropped and decoupled one by "
         "one) and of ours, in turns in one run; medians over the rounds. Milliseconds are of one image.",
         "",
-        "| recipe | network | crops | way | images/s | times as fast "
+        "| recipe | network | crops | way | precision | images/s | times as fast "
         f"| {' | '.join((*PARTS, 'validation'))} |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         times = " | ".join(row[f"{part}_ms"] for part in (*PARTS, "validation"))
         lines.append(
             f"| {Path(row['recipe']).stem} | {row['model']} | {row['batch']} of {row['size_px']}² "
-            f"| {row['way']} | {row['images_s']} | {row['times_as_fast']} | {times} |"
+            f"| {row['way']} | {row['precision']} | {row['images_s']} | {row['times_as_fast']} | {times} |"
         )
     wheres = dict.fromkeys((r["date"][:10], r["commit"], r["hardware"], r["versions"]) for r in rows)
     lines += ["", *(f"{date}, commit {commit}, {on}; {what}." for date, commit, on, what in wheres)]

@@ -89,6 +89,8 @@ def plan(
 ) -> tuple[Run, ...]:
     """Lay out all runs in the order of their value: every variant by the first seed, then by the next.
 
+    Their precision is what `auto` stands for here, so that rows of one table are computed alike.
+
     Args:
         recipe: File of the recipe that variants change.
         root: The folder that holds the data sets' folders.
@@ -100,14 +102,17 @@ def plan(
         ValueError: an unknown key or a value out of range; or a recipe without a validation fold, or for
             several devices.
     """
+    from ismallnet import devices
+
     recipes = {
         name: config.load(recipe, overrides={"data.root": str(root), **changed})
         for name, changed in variants.items()
     }
     for each in recipes.values():
         _check(each, recipe)
+    settled = {name: devices.settled(each.training) for name, each in recipes.items()}
     return tuple(
-        Run(name, seed, changed, replace(recipes[name], training=replace(recipes[name].training, seed=seed)))
+        Run(name, seed, changed, replace(recipes[name], training=replace(settled[name], seed=seed)))
         for seed in seeds
         for name, changed in variants.items()
     )

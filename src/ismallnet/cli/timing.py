@@ -100,7 +100,13 @@ def run_speed(options: argparse.Namespace) -> int:
         for model in options.models:
             with suppress(NoWeightsError):
                 find_weights(model)
-                started = startup.startup(model, out=options.out, side=options.side, advance=advance)
+                started = startup.startup(
+                    model,
+                    out=options.out,
+                    side=options.side,
+                    repetitions=min(options.repetitions, 5),
+                    advance=advance,
+                )
     out = Path(options.out)
     write_text(
         out / "speed.md", "\n".join([to_markdown(rows), *([startup.to_markdown(started)] if started else [])])

@@ -281,7 +281,7 @@ class Training:
     seed: int = 0
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """`auto`: bf16 where the device computes in it, else float32. A CPU that only emulates bf16 takes many
-    times as long as in float32. Head and loss are in float32 either way."""
+    times as long as in float32. Head and loss are in float32 either way. A run keeps what it began with."""
     channels_last: bool = True
     compile: bool = False
     """`torch.compile`: about a minute to start, then faster steps."""

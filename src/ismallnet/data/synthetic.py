@@ -9,7 +9,8 @@ ring, the ring being the bounding box grown by 20 pixels without any target's pi
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -207,10 +208,8 @@ def write_scenes(
     out = Path(out)
     if out.is_dir() and any(out.iterdir()) and not force:
         raise FileExistsError(f"{out} is not empty; choose another folder or allow writing into it (force)")
-    records = []
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with room(out), TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.unfinished-") as scratch:
-        fresh = Path(scratch)
+    with _made_or_left(out) as fresh:
+        records = []
         for number in range(count):
             kind = clutter[number % len(clutter)]
             rng = np.random.default_rng((seed + number, 1))
@@ -227,6 +226,20 @@ def write_scenes(
             place.parent.mkdir(parents=True, exist_ok=True)
             path.replace(place)
     return out
+
+
+@contextmanager
+def _made_or_left(out: Path) -> Iterator[Path]:
+    """Give a folder within ``out`` to write to; after an error all is as it was."""
+    new = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with room(out), TemporaryDirectory(dir=out, prefix=".unfinished-") as scratch:
+            yield Path(scratch)
+    except BaseException:
+        if new:
+            out.rmdir()
+        raise
 
 
 def write_scene(
@@ -257,7 +270,10 @@ def write_scene(
         (out / "masks" / f"{id}.png", made.mask.astype(np.uint8) * 255),
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(cv2.imencode(path.suffix, array)[1].tobytes())  # cv2.imwrite hides a full disk
+        done, data = cv2.imencode(path.suffix, array)
+        if not done:
+            raise OSError(f"{path} cannot be encoded")
+        path.write_bytes(data.tobytes())  # cv2.imwrite hides a full disk
     return record
 
 
