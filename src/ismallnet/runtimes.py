@@ -206,7 +206,8 @@ def has_bf16(device: str) -> bool:
     kind = device.partition(":")[0]
     if kind == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if kind != "cpu" or not torch.backends.mkldnn.is_available():
+    onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # torch has no types there
+    if kind != "cpu" or not onednn:
         return False
     able: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in every version
     return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # the last is Arm's
