@@ -60,9 +60,8 @@ EXPORTED: tuple[tuple[RuntimeName, Precision], ...] = (
     ("openvino", "bf16"),
     ("openvino", "int8"),
 )
-
-
 FOLDED = "torch, folded, channels last"
+"""The inference form of a network in PyTorch."""
 
 
 @dataclass(frozen=True, slots=True)
