@@ -198,7 +198,7 @@ def test_list_shows_the_form_that_weights_are_of(
     options = {"widths": [4, 4], "prior": 0.2}
     model = create_model("tbcnet", **options)
     checkpoint.save_model(tmp_path / "tbcnet", model, name="tbcnet", options=options)
-    monkeypatch.setenv("ISMALLNET_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr("ismallnet.catalogue.shelves", lambda: [tmp_path])
     monkeypatch.setenv("COLUMNS", "400")  # a cell is not wrapped
     row = next(line for line in run("list")[1].splitlines() if line.split()[:1] == ["tbcnet"])
     assert f" {sum(p.numel() for p in model.parameters()):,} " in row
@@ -217,7 +217,7 @@ def test_list_goes_on_past_weights_that_are_damaged(
 ) -> None:
     (tmp_path / "tbcnet").mkdir()
     (tmp_path / "tbcnet" / "config.json").write_text(config)
-    monkeypatch.setenv("ISMALLNET_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr("ismallnet.catalogue.shelves", lambda: [tmp_path])
     status, out, err = run("list")
     assert status == 0
     assert re.search(said, " ".join(err.split()))

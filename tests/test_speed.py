@@ -31,7 +31,7 @@ def test_every_way_has_a_row_with_its_ratio_and_its_accuracy(
     monkeypatch.setattr(check, "SIZES", ((64, 64),))
     monkeypatch.setattr(benchmark, "EXPORTED", (("onnxruntime", "int8"), ("openvino", "fp32")))
     samples = [scene(seed, height=64, width=64).sample(str(seed)) for seed in range(4)]
-    rows = speed(["ismallnet-s", "tbcnet"], out=tmp_path, samples=samples, side=64, repetitions=1)
+    rows = speed(["ismallnet-s", "ismallnet-unet"], out=tmp_path, samples=samples, side=64, repetitions=1)
     assert rows[0]["runtime"] == "torch"
     assert (rows[0]["times_as_fast"], rows[0]["largest_difference"]) == ("1.00", "0")
     ways = {(row["runtime"], row["precision"]) for row in rows}
