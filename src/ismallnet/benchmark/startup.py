@@ -17,7 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ismallnet.benchmark.speed import circumstances
+from ismallnet.benchmark.speed import circumstances, origins
 from ismallnet.benchmark.store import Row, Store
 from ismallnet.data.synthetic import scene
 from ismallnet.runtimes import RuntimeName, is_installed
@@ -121,4 +121,5 @@ def to_markdown(rows: Sequence[Row]) -> str:
         f"| {row['median_s']} [{row['quartile_1_s']}, {row['quartile_3_s']}] | {row['times_as_fast']} |"
         for row in rows
     ]
+    lines += ["", *origins(rows)]
     return "\n".join(lines) + "\n"

@@ -25,7 +25,7 @@ import numpy as np
 
 from ismallnet import config, data, devices
 from ismallnet.benchmark.processes import processes
-from ismallnet.benchmark.speed import circumstances
+from ismallnet.benchmark.speed import circumstances, origins
 from ismallnet.benchmark.store import Row, Store
 from ismallnet.runtimes import device_of
 
@@ -330,6 +330,5 @@ def to_markdown(rows: Sequence[Row]) -> str:
             f"| {Path(row['recipe']).stem} | {row['model']} | {row['batch']} of {row['size_px']}² "
             f"| {row['way']} | {row['precision']} | {row['images_s']} | {row['times_as_fast']} | {times} |"
         )
-    wheres = dict.fromkeys((r["date"][:10], r["commit"], r["hardware"], r["versions"]) for r in rows)
-    lines += ["", *(f"{date}, commit {commit}, {on}; {what}." for date, commit, on, what in wheres)]
+    lines += ["", *origins(rows)]
     return "\n".join(lines) + "\n"
