@@ -377,6 +377,32 @@ def test_threshold_and_range_are_used_and_recorded(
     assert [target["area"] for target in found["targets"]] == [48 * 64]  # every score is above 0
 
 
+def test_views_are_averaged_and_recorded(
+    run: Callable[..., Ended], scenes: Path, trained: Path, tmp_path: Path
+) -> None:
+    image = scenes / "images" / "0.png"
+    scores = []
+    for views in ("1", "8"):
+        out = tmp_path / views
+        arguments = (
+            "detect",
+            image,
+            "--model",
+            trained,
+            "--save",
+            "score,json",
+            "--out",
+            out,
+            "--views",
+            views,
+        )
+        assert run(*arguments)[0] == 0
+        assert json.loads((out / "detections.json").read_text())["views"] == int(views)
+        scores.append(next((out / "score").iterdir()).read_bytes())
+    assert scores[0] != scores[1]
+    assert run("detect", image, "--model", trained, "--out", tmp_path / "3", "--views", "3")[0] == 2
+
+
 def test_unreadable_file_is_named_the_rest_done_and_the_status_1(
     run: Callable[..., Ended], scenes: Path, trained: Path, tmp_path: Path
 ) -> None:

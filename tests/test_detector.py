@@ -405,3 +405,58 @@ def test_bf16_that_would_be_emulated_is_refused(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("ismallnet.runtimes.has_bf16", lambda _: False)
     with pytest.raises(ValueError, match="only emulates bfloat16, many times slower; leave"):
         load("ismallnet-s", device="cpu", precision="bf16")
+
+
+# --- test-time augmentation ---
+
+
+def sees_to_the_right(image: np.ndarray) -> np.ndarray:
+    """A response that knows left from right and up from down: that of a pixel is its right neighbour's."""
+    return np.roll(image, -1, axis=1)
+
+
+@pytest.mark.parametrize(
+    ("views", "neighbours"),
+    [
+        (1, [(0, 1)]),
+        (2, [(0, 1), (0, -1)]),
+        (4, [(0, 1), (0, -1), (0, 1), (0, -1)]),
+        (8, [(0, 1), (0, -1), (0, 1), (0, -1), (1, 0), (-1, 0), (1, 0), (-1, 0)]),
+    ],
+)
+def test_views_are_averaged_as_the_image_lies(views: int, neighbours: list[tuple[int, int]]) -> None:
+    detector = Detector(sees_to_the_right, name="right", rule=Fixed())
+    detector.views = views
+    image = noise(20, 31)
+    wanted = np.mean([np.roll(image, (-y, -x), axis=(0, 1)) for y, x in neighbours], axis=0)
+    np.testing.assert_allclose(detector.score(image), wanted, atol=1e-6)
+    np.testing.assert_allclose(next(detector.many([image])).score, wanted, atol=1e-6)
+
+
+def test_views_of_a_network_are_averaged_before_the_sigmoid_in_every_map(model: nn.Module) -> None:
+    detector = network(model)
+    image = noise(48, 40)
+    views = [image, image[:, ::-1]]
+    logits = [model(torch.from_numpy(view.copy())[None, None]).boundary for view in views]
+    mean = (logits[0] + logits[1].flip(-1)) / 2
+    detector.views = 2
+    found = detector(image)
+    assert found.boundary is not None
+    np.testing.assert_allclose(found.boundary, mean.sigmoid()[0, 0].detach().numpy(), atol=1e-5)
+
+
+def test_views_are_of_tiles_where_an_image_is_cut() -> None:
+    detector = Detector(sees_to_the_right, name="right", rule=Fixed())
+    image = noise(300, 500)
+    detector.views = 2
+    whole = detector.score(image)
+    detector.tiling = Tiling(128, 32, above=0)
+    inner = slice(1, -1)
+    np.testing.assert_allclose(detector.score(image)[:, inner], whole[:, inner], atol=1e-6)
+
+
+def test_another_number_of_views_is_refused() -> None:
+    detector = Detector(sees_to_the_right, name="right", rule=Fixed())
+    detector.views = 3
+    with pytest.raises(ValueError, match="got 3 views; give 1, 2, 4 or 8"):
+        detector(noise(20, 20))

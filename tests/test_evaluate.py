@@ -232,6 +232,14 @@ def test_another_threshold_than_the_protocols_is_noted(scenes):
     assert evaluate(perfect(), scenes, protocol="ismallnet", bootstrap=0).notes == ()
 
 
+def test_test_time_augmentation_is_noted(scenes):
+    detector = perfect()
+    detector.views = 4
+    report = evaluate(detector, scenes, bootstrap=0)
+    assert report.provenance["views"] == 4
+    assert report.notes == ("test-time augmentation: the mean over 4 flips and quarter turns of each image",)
+
+
 def test_acm_on_other_lists_than_its_own_is_noted(scenes):
     assert "idx_427" in evaluate(perfect(), scenes, protocol="acm", bootstrap=0).notes[0]
     own = dataclasses.replace(scenes, split="idx_427/test")

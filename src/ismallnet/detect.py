@@ -157,6 +157,7 @@ def head(detector: Detector) -> dict[str, Any]:
         "precision": detector.precision,
         "decision": repr(detector.rule),
         "tiling": repr(detector.tiling),
+        "views": detector.views,
     }
 
 

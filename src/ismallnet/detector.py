@@ -17,7 +17,7 @@ import numpy as np
 from scipy.special import expit, logit
 
 from ismallnet.catalogue import find_weights, list_weights
-from ismallnet.maps import Function, Maps, framed, joined, one_by_one, resize
+from ismallnet.maps import Function, Maps, averaged, framed, joined, one_by_one, resize
 from ismallnet.media import Image
 from ismallnet.rules import Fixed, Rule, Statistical
 from ismallnet.runtimes import eager, placed
@@ -55,6 +55,8 @@ class Detector:
         name: As given.
         rule: As given; may be replaced.
         tiling: How images are cut into tiles, and from which size on; None: never. May be replaced.
+        views: Test-time augmentation: how many flips and quarter turns of an image the response is the mean
+            of, 1 (the image as it is), 2, 4 or 8 (`maps.averaged`); so many times as slow. May be replaced.
         weights_sha256: Of the weights that `load` read (`checkpoint.weights_sha256`); None for any other
             detector.
         folder: The model folder that `load` read; None for any other detector.
@@ -74,6 +76,7 @@ class Detector:
     ) -> None:
         self.name, self.rule = name, rule
         self.tiling: Tiling | None = Tiling()
+        self.views = 1
         self.weights_sha256: str | None = None
         self.folder: Path | None = None
         self.runtime: RuntimeName | None = None
@@ -235,7 +238,7 @@ class Detector:
         """Return the maps of an image, in one piece or in tiles."""
         pixels = _checked(image.pixels if isinstance(image, Image) else image)
         if input_size is not None:
-            responses = self._respond(resize(pixels, input_size)[None])
+            responses = self._answer(resize(pixels, input_size)[None])
             return responses.each(lambda x: self._score(resize(x[0], pixels.shape)))
         if not self._is_cut(pixels.shape):
             return self._finished(pixels[None]).each(lambda x: x[0])
@@ -243,7 +246,11 @@ class Detector:
 
     def _finished(self, stack: NDArray[np.float32]) -> Maps:
         """Return the scores of images of one size, (B, H, W) all."""
-        return self._respond(stack).each(self._score)
+        return self._answer(stack).each(self._score)
+
+    def _answer(self, stack: NDArray[np.float32]) -> Maps:
+        """Return the responses to images of one size, (B, H, W) all."""
+        return averaged(self._respond, self.views)(stack)
 
     def _score(self, response: NDArray[np.float32]) -> NDArray[np.float32]:
         return expit(response) if self._logits else response

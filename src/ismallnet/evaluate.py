@@ -154,12 +154,13 @@ def evaluate(
         bootstrap=bootstrap,
         seed=seed,
         curves=sweep.curves() if sweep is not None else None,
-        notes=(*_departures(detector.rule, scoring, dataset.split), *_other_runtime(detector)),
+        notes=(*_departures(detector.rule, scoring, dataset.split), *_otherwise(detector)),
         provenance={
             **provenance(),
             "weights_sha256": getattr(detector, "weights_sha256", None),
             "runtime": getattr(detector, "runtime", None),
             "precision": getattr(detector, "precision", None),
+            "views": getattr(detector, "views", 1),
             "score_s": round(score_s, 3),
             "count_s": round(count_s, 3),
         },
@@ -261,12 +262,15 @@ def _departures(rule: Rule, protocol: metrics.Protocol, split: str) -> tuple[str
     return tuple(notes)
 
 
-def _other_runtime(detector: Scorer) -> tuple[str, ...]:
-    """Say so where a network was not run as published numbers are: by PyTorch in float32."""
+def _otherwise(detector: Scorer) -> tuple[str, ...]:
+    """Say so where images were not scored as for published numbers: once, a network by PyTorch in float32."""
+    notes = []
     runtime, precision = (getattr(detector, name, None) for name in ("runtime", "precision"))
-    if (runtime, precision) in ((None, None), ("torch", "fp32")):
-        return ()
-    return (f"scored by {runtime} in {precision}, not by torch in fp32",)
+    if (runtime, precision) not in ((None, None), ("torch", "fp32")):
+        notes.append(f"scored by {runtime} in {precision}, not by torch in fp32")
+    if (views := getattr(detector, "views", 1)) > 1:
+        notes.append(f"test-time augmentation: the mean over {views} flips and quarter turns of each image")
+    return tuple(notes)
 
 
 def provenance() -> dict[str, object]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ismallnet
-from ismallnet.cli.parser import Parser, add_decision, add_detector, add_out, add_runtime
+from ismallnet.cli.parser import Parser, add_decision, add_detector, add_out, add_runtime, add_views
 from ismallnet.cli.screen import OK, failed, progress, say, table, warn
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def add(parser: Parser) -> None:
     add_detector(parser, "--model", default="ismallnet-s")
     add_decision(parser)
     add_runtime(parser, default="auto")
+    add_views(parser)
     add_out(parser, "detections", "the pictures and tables")
     parser.add_argument(
         "--save",
@@ -101,9 +102,9 @@ def run(options: argparse.Namespace) -> int:
         calibration=options.calibration,
         runtime=options.runtime,
         precision=options.precision,
-        images=_count(options.sources) if options.runtime == "auto" else 1,
+        images=options.views * _count(options.sources) if options.runtime == "auto" else 1,
     )
-    detector.tiling = options.tile
+    detector.tiling, detector.views = options.tile, options.views
     with progress("detecting", unit="frames") as advance:
         detect = functools.partial(detect_shared, place=place) if shared else detect_files
         report = detect(

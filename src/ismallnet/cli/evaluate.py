@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 import ismallnet
-from ismallnet.cli.parser import DATA_SETS, Parser, add_decision, add_detector, add_runtime
+from ismallnet.cli.parser import DATA_SETS, Parser, add_decision, add_detector, add_runtime, add_views
 from ismallnet.cli.screen import OK, progress, say, table
 
 SUMMARY = "score a detector on a data set under a named protocol"
@@ -16,6 +16,7 @@ def add(parser: Parser) -> None:
     add_detector(parser, "model")
     add_decision(parser)
     add_runtime(parser, default=None)
+    add_views(parser)
     parser.add_argument("--data", required=True, metavar="NAME", help=DATA_SETS)
     parser.add_argument("--root", default="data", metavar="DIR", help="where it is (default: %(default)s)")
     parser.add_argument("--split", default="test", help="which list of it (default: %(default)s)")
@@ -62,6 +63,7 @@ def run(options: argparse.Namespace) -> int:
         runtime=options.runtime,
         precision=options.precision,
     )
+    detector.views = options.views
     dataset = data.load(options.data, options.root, options.split)
     with progress("evaluating") as advance:
         report = evaluate(

@@ -63,6 +63,18 @@ def add_runtime(parser: Parser, *, default: str | None) -> None:
     )
 
 
+def add_views(parser: Parser) -> None:
+    """Add test-time augmentation."""
+    parser.add_argument(
+        "--views",
+        type=int,
+        default=1,
+        choices=(1, 2, 4, 8),
+        help="test-time augmentation: average the response over so many flips and quarter turns of an image, "
+        "in so many times the time (default: 1, the image as it is)",
+    )
+
+
 def add_decision(parser: Parser) -> None:
     """Add the options that decide which pixels of a score are target; one of them at most."""
     choice = parser.add_mutually_exclusive_group()
