@@ -31,7 +31,7 @@ LAYERS = (
     ("checkpoint",),
     ("config",),
     ("models", "filters", "metrics", "data", "losses", "draw"),
-    ("labels", "plugins"),
+    ("labels", "plugins", "views"),
     ("targets", "maps", "rules", "tiles", "raster", "streams", "openvino_cpu"),
     ("media", "quantiles"),
     ("types", "pipeline", "publish"),
@@ -45,6 +45,7 @@ TORCH_FREE = (
     "ismallnet.labels", "ismallnet.large", "ismallnet.maps", "ismallnet.media", "ismallnet.metrics",
     "ismallnet.openvino_cpu", "ismallnet.quantiles", "ismallnet.raster", "ismallnet.rules",
     "ismallnet.runtimes", "ismallnet.streams", "ismallnet.targets", "ismallnet.tiles", "ismallnet.types",
+    "ismallnet.views",
 )  # fmt: skip
 HELP_CPU_S = 0.5
 

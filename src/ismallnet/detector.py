@@ -17,13 +17,14 @@ import numpy as np
 from scipy.special import expit, logit
 
 from ismallnet.catalogue import find_weights, list_weights
-from ismallnet.maps import Function, Maps, averaged, framed, joined, one_by_one, resize
+from ismallnet.maps import Function, Maps, framed, joined, one_by_one, resize
 from ismallnet.media import Image
 from ismallnet.rules import Fixed, Rule, Statistical
 from ismallnet.runtimes import eager, placed
 from ismallnet.targets import find
 from ismallnet.tiles import Tiling, batches, walk
 from ismallnet.types import Detection
+from ismallnet.views import averaged
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,7 +57,7 @@ class Detector:
         rule: As given; may be replaced.
         tiling: How images are cut into tiles, and from which size on; None: never. May be replaced.
         views: Test-time augmentation: how many flips and quarter turns of an image the response is the mean
-            of, 1 (the image as it is), 2, 4 or 8 (`maps.averaged`); so many times as slow. May be replaced.
+            of, 1 (the image as it is), 2, 4 or 8 (`ismallnet.views`); so many times as slow. May be replaced.
         weights_sha256: Of the weights that `load` read (`checkpoint.weights_sha256`); None for any other
             detector.
         folder: The model folder that `load` read; None for any other detector.
@@ -250,7 +251,7 @@ class Detector:
 
     def _answer(self, stack: NDArray[np.float32]) -> Maps:
         """Return the responses to images of one size, (B, H, W) all."""
-        return averaged(self._respond, self.views)(stack)
+        return averaged(self._respond, self._score, self.views)(stack)
 
     def _score(self, response: NDArray[np.float32]) -> NDArray[np.float32]:
         return expit(response) if self._logits else response

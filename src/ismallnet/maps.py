@@ -83,27 +83,6 @@ def framed(function: Function, *, name: str, minimum: int) -> Callable[[Plane], 
     return respond
 
 
-def averaged(function: Callable[[Plane], Maps], views: int) -> Callable[[Plane], Maps]:
-    """Let a function of stacks answer with the mean over several views of each image: test-time augmentation.
-
-    Args:
-        function: From (B, H, W) to maps of that shape.
-        views: 1: the image as it is. 2: it and its mirror image. 4: both flips. 8: quarter turns as well.
-
-    Raises:
-        ValueError: Another number of views.
-    """
-    if views not in (1, 2, 4, 8):
-        raise ValueError(f"got {views} views; give 1, 2, 4 or 8")
-    if views == 1:
-        return function
-
-    def seen(stack: Plane, view: int) -> Maps:
-        return function(np.ascontiguousarray(_view(stack, view))).each(lambda x: _view(x, view, back=True))
-
-    return lambda stack: joined((seen(stack, n) for n in range(views)), lambda kind: np.mean(kind, axis=0))
-
-
 def resize(array: Plane, size: tuple[int, int]) -> Plane:
     """Resize (H, W) to (height, width) bilinearly: `align_corners=False` of torch, no antialiasing."""
     return np.asarray(cv2.resize(array, size[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
@@ -111,13 +90,6 @@ def resize(array: Plane, size: tuple[int, int]) -> Plane:
 
 def _as_maps(answer: Plane | Maps) -> Maps:
     return answer if isinstance(answer, Maps) else Maps(answer)
-
-
-def _view(stack: Plane, view: int, *, back: bool = False) -> Plane:
-    """Swap the axes by bit 2 of the view, flip up and down by bit 1, left and right by bit 0; or undo it."""
-    turned = stack.swapaxes(1, 2) if view & 4 and not back else stack
-    flipped = turned[:, :: -1 if view & 2 else 1, :: -1 if view & 1 else 1]
-    return flipped.swapaxes(1, 2) if view & 4 and back else flipped
 
 
 def _padding(length: int, minimum: int) -> tuple[int, int]:

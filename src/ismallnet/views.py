@@ -1,0 +1,90 @@
+"""Test-time augmentation: the response to an image as the mean over flips and quarter turns of it.
+
+A network may put outlines to one side, because the masks it learnt from lie there (NUDT-SIRST, see
+docs/datasets.md), and where an image is turned the side is another. So every view is registered to the image
+as it lies before it counts: what brings its targets nearer is moved by a pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import product
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from ismallnet.maps import Maps, joined
+
+if TYPE_CHECKING:
+    from ismallnet.maps import Plane
+
+_WINDOW = 15
+"""Side of the square, in pixels, over which scores are compared."""
+_WORTH = 0.5
+"""A view is moved where that leaves less than this share of its squared difference to what it is to meet."""
+_MOVES = [(y, x) for y, x in product((-1, 0, 1), repeat=2) if (y, x) != (0, 0)]
+
+
+def averaged(
+    respond: Callable[[Plane], Maps], score: Callable[[Plane], Plane], views: int
+) -> Callable[[Plane], Maps]:
+    """Let a function of stacks answer with the mean over several views of each image.
+
+    Args:
+        respond: From (B, H, W) to responses of that shape; they are averaged.
+        score: From a response to the score by which views are registered.
+        views: 1: the image as it is. 2: it and its mirror image. 4: both flips. 8: quarter turns as well.
+
+    Raises:
+        ValueError: Another number of views.
+    """
+    if views not in (1, 2, 4, 8):
+        raise ValueError(f"got {views} views; give 1, 2, 4 or 8")
+    if views == 1:
+        return respond
+
+    def seen(stack: Plane, view: int) -> Maps:
+        return respond(np.ascontiguousarray(_turned(stack, view))).each(lambda x: _turned(x, view, back=True))
+
+    def mean(stacks: Sequence[Plane]) -> Plane:
+        return np.stack([_mean(responses, score) for responses in zip(*stacks, strict=True)])
+
+    return lambda stack: joined((seen(stack, view) for view in range(views)), mean)
+
+
+def _turned(stack: Plane, view: int, *, back: bool = False) -> Plane:
+    """Swap the axes by bit 2 of the view, flip up and down by bit 1, left and right by bit 0; or undo it."""
+    turned = stack.swapaxes(1, 2) if view & 4 and not back else stack
+    flipped = turned[:, :: -1 if view & 2 else 1, :: -1 if view & 1 else 1]
+    return flipped.swapaxes(1, 2) if view & 4 and back else flipped
+
+
+def _mean(responses: Sequence[Plane], score: Callable[[Plane], Plane]) -> Plane:
+    """Return the mean of (H, W) responses, all but the first registered to the first."""
+    first, *others = (np.ascontiguousarray(response) for response in responses)
+    wanted = score(first)
+    moved = (_registered(response, score(response), wanted) for response in others)
+    return np.asarray(sum(moved, start=first) / np.float32(len(responses)))
+
+
+def _registered(response: Plane, score: Plane, wanted: Plane) -> Plane:
+    """Move a response by up to a pixel, each way, where its score is much nearer then to the one wanted."""
+    least, chosen = _WORTH * _difference(score, wanted), response
+    for move in _MOVES:
+        left = _difference(_moved(score, move), wanted)
+        nearer = left < least
+        least, chosen = np.where(nearer, left, least), np.where(nearer, _moved(response, move), chosen)
+    return chosen
+
+
+def _difference(a: Plane, b: Plane) -> Plane:
+    squares = (a - b) ** 2
+    return np.asarray(cv2.boxFilter(squares, -1, (_WINDOW,) * 2, borderType=cv2.BORDER_REPLICATE), np.float32)
+
+
+def _moved(plane: Plane, move: tuple[int, int]) -> Plane:
+    """Return a plane moved by (y, x) pixels; its edges are repeated."""
+    framed = np.pad(plane, 1, "edge")
+    y, x = 1 - move[0], 1 - move[1]
+    return framed[y : y + plane.shape[0], x : x + plane.shape[1]]
