@@ -97,6 +97,22 @@ def test_bundled_weights_are_the_last_of_the_run_and_foreign_reports_are_refused
         )  # fmt: skip
 
 
+def test_views_are_judged_on_the_fold_that_was_held_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tiny.write_images(tmp_path / "data")
+    train(tiny.recipe(root, fold=0), out=tmp_path / "run")
+    arguments = (tmp_path / "run", "--root", root, "--data", "folder", "--protocols", "standard")
+    for views in ([1], [1, 2]):
+        table = ("--out", tmp_path / "views.csv", "--views", *views)
+        run("views", *arguments, *table, monkeypatch=monkeypatch)
+    found = rows(tmp_path / "views.csv")
+    assert [row["views"] for row in found] == ["1", "2"]
+    assert found[0]["n"] == found[1]["n"] != "20"  # a fold, not the list
+    with pytest.raises(SystemExit, match=r"was trained with data\.fold 0, not 1"):
+        run("views", *arguments, "--fold", 1, monkeypatch=monkeypatch)
+
+
 def test_averaged_weights_are_the_mean_of_runs_that_began_with_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

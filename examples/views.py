@@ -1,0 +1,85 @@
+"""What views of an image are worth, on a fold of the train lists that a network was trained without.
+
+python examples/views.py results/fold0/ismallnet-s --root /data --fold 0 --out results/views.csv
+
+Refused where the network was trained without another fold, or with all. A row that is there stays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+
+import ismallnet
+from ismallnet import data
+from ismallnet.catalogue import find_weights
+from ismallnet.checkpoint import read_saved
+from ismallnet.evaluate import evaluate, provenance
+
+KEYS = ["model", "weights_sha256", "data", "fold", "n", "protocol", "views"]
+RATES = ["iou", "niou", "mean_iou", "pd", "fa"]
+ORIGIN = ["date", "commit", "hardware"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", help="a name with weights, or a run's folder")
+    parser.add_argument("--root", default="data")
+    parser.add_argument("--data", nargs="+", default=["NUAA-SIRST", "NUDT-SIRST"])
+    parser.add_argument("--fold", type=int, default=0)
+    parser.add_argument("--views", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--protocols", nargs="+", default=["standard", "ismallnet"])
+    parser.add_argument("--out", type=Path, default=Path("results/views.csv"))
+    options = parser.parse_args()
+    trained = read_saved(find_weights(options.model)).metadata["recipe"]["data"]["fold"]
+    if trained != options.fold:
+        raise SystemExit(f"{options.model} was trained with data.fold {trained}, not {options.fold}")
+    detector = ismallnet.load(options.model)
+    for name in options.data:
+        judge = data.validation_split(data.load(name, options.root, "train"), options.fold)[1]
+        for protocol in options.protocols:
+            for views in options.views:
+                known = (
+                    options.model,
+                    detector.weights_sha256,
+                    name,
+                    options.fold,
+                    len(judge),
+                    protocol,
+                    views,
+                )
+                key = dict(zip(KEYS, map(str, known), strict=True))
+                if key in [{k: row[k] for k in KEYS} for row in rows(options.out)]:
+                    continue
+                detector.views = views
+                report = evaluate(detector, judge, protocol=protocol, bootstrap=0, details=False)
+                overall = report.rates.overall
+                rates = {rate: f"{overall[rate].value:.6g}" for rate in RATES}
+                origin = {k: provenance()[k] for k in ORIGIN}
+                append(options.out, key | rates | origin)
+                print(name, protocol, views, rates, flush=True)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    """Return the rows that are there."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def append(path: Path, row: dict[str, object]) -> None:
+    """Write a row, and the header before the first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, KEYS + RATES + ORIGIN)
+        if file.tell() == 0:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+if __name__ == "__main__":
+    main()
