@@ -137,12 +137,6 @@ def card(
     recipe = metadata["recipe"]
     network = describe(recipe["model"]["name"], recipe["model"]["options"])
     maps = ", and the\ninterior and boundary maps" if network.startswith("ismallnet") else ""
-    seeds = f"seed {recipe['training']['seed']}"
-    if averaged := metadata.get("averaged"):
-        each = " and ".join(map(str, averaged["seeds"]))
-        seeds = (
-            f"the mean of {averaged['runs']} runs from the same weights (`average_weights.py`), seeds {each}"
-        )
     images = sum(entry["images"] for entry in metadata["data"])
     lists = "\n".join(
         f"| {entry['name']} | {entry['split']} | {entry['images']} | `{entry['split_sha256'][:16]}…` |"
@@ -169,7 +163,7 @@ statistics in float32.
 |---|---|---|---|
 {lists}
 
-{history} recipe in `config.json` (`ismallnet train`): {seeds},
+{history} recipe in `config.json` (`ismallnet train`): seed {recipe["training"]["seed"]},
 {result["step"]} steps, {result["minutes"]:.0f} minutes on {hardware}; the averaged weights of the last
 step, nothing selected. No test list was opened in training. One seed.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import importlib.util
 import json
 import sys
@@ -11,7 +10,6 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-import torch
 
 import tiny
 from ismallnet import checkpoint, config
@@ -111,28 +109,6 @@ def test_views_are_judged_on_the_fold_that_was_held_out(
     assert found[0]["n"] == found[1]["n"] != "20"  # a fold, not the list
     with pytest.raises(SystemExit, match=r"was trained with data\.fold 0, not 1"):
         run("views", *arguments, "--fold", 1, monkeypatch=monkeypatch)
-
-
-def test_averaged_weights_are_the_mean_of_runs_that_began_with_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = tiny.write_images(tmp_path / "data")
-    recipe = tiny.recipe(root, steps=2)
-    train(recipe, out=tmp_path / "first")
-    for seed in (0, 1):
-        model = dataclasses.replace(recipe.model, weights=str(tmp_path / "first"))
-        training = dataclasses.replace(recipe.training, seed=seed)
-        train(dataclasses.replace(recipe, model=model, training=training), out=tmp_path / str(seed))
-    runs = (tmp_path / "0", tmp_path / "1")
-    run("average_weights", *runs, "--out", tmp_path / "mean", monkeypatch=monkeypatch)
-    mean, saved = checkpoint.load_model(tmp_path / "mean" / "last")
-    assert saved.metadata["averaged"] == {"runs": 2, "seeds": [0, 1]}
-    parts = [checkpoint.load_model(each / "last")[0].state_dict() for each in runs]
-    for key, value in mean.state_dict().items():
-        assert torch.equal(value, ((parts[0][key].double() + parts[1][key]) / 2).to(value.dtype)), key
-    assert json.loads((tmp_path / "mean" / "result.json").read_text())["step"] == 2
-    with pytest.raises(ValueError, match="only runs that began with one go together"):
-        run("average_weights", tmp_path / "first", *runs, "--out", tmp_path / "no", monkeypatch=monkeypatch)
 
 
 def test_bundled_calibrations_are_one_a_filter_and_those_of_another_are_refused(
