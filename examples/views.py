@@ -8,14 +8,15 @@ Refused where the network was trained without another fold, or with all. A row t
 from __future__ import annotations
 
 import argparse
-import csv
+from itertools import product
 from pathlib import Path
 
 import ismallnet
 from ismallnet import data
+from ismallnet.benchmark.store import Store
 from ismallnet.catalogue import find_weights
 from ismallnet.checkpoint import read_saved
-from ismallnet.evaluate import evaluate, provenance
+from ismallnet.evaluate import evaluate
 
 KEYS = ["model", "weights_sha256", "data", "fold", "n", "protocol", "views"]
 RATES = ["iou", "niou", "mean_iou", "pd", "fa"]
@@ -38,47 +39,18 @@ def main() -> None:
     if trained != options.fold:
         raise SystemExit(f"{options.model} was trained with data.fold {trained}, not {options.fold}")
     detector = ismallnet.load(options.model)
-    for name in options.data:
+    store = Store(options.out, KEYS + RATES + ORIGIN)
+    for name, protocol, views in product(options.data, options.protocols, options.views):
         judge = data.validation_split(data.load(name, options.root, "train"), options.fold)[1]
-        for protocol in options.protocols:
-            for views in options.views:
-                known = (
-                    options.model,
-                    detector.weights_sha256,
-                    name,
-                    options.fold,
-                    len(judge),
-                    protocol,
-                    views,
-                )
-                key = dict(zip(KEYS, map(str, known), strict=True))
-                if key in [{k: row[k] for k in KEYS} for row in rows(options.out)]:
-                    continue
-                detector.views = views
-                report = evaluate(detector, judge, protocol=protocol, bootstrap=0, details=False)
-                overall = report.rates.overall
-                rates = {rate: f"{overall[rate].value:.6g}" for rate in RATES}
-                origin = {k: provenance()[k] for k in ORIGIN}
-                append(options.out, key | rates | origin)
-                print(name, protocol, views, rates, flush=True)
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    """Return the rows that are there."""
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def append(path: Path, row: dict[str, object]) -> None:
-    """Write a row, and the header before the first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, KEYS + RATES + ORIGIN)
-        if file.tell() == 0:
-            writer.writeheader()
-        writer.writerow(row)
+        known = options.model, detector.weights_sha256, name, options.fold, len(judge), protocol, views
+        key = dict(zip(KEYS, map(str, known), strict=True))
+        if any(key.items() <= row.items() for row in store.rows):
+            continue
+        detector.views = views
+        report = evaluate(detector, judge, protocol=protocol, bootstrap=0, details=False)
+        rates = {rate: f"{report.rates.overall[rate].value:.6g}" for rate in RATES}
+        store.replace(key, [key | rates | {k: str(report.provenance[k]) for k in ORIGIN}])
+        print(name, protocol, views, rates, flush=True)
 
 
 if __name__ == "__main__":

@@ -71,20 +71,15 @@ def _mean(responses: Sequence[Plane], score: Callable[[Plane], Plane]) -> Plane:
 def _registered(response: Plane, score: Plane, wanted: Plane) -> Plane:
     """Move a response by up to a pixel, each way, where its score is much nearer then to the one wanted."""
     least, chosen = _WORTH * _difference(score, wanted), response
+    responses, scores = (np.pad(plane, 1, "edge") for plane in (response, score))
     for move in _MOVES:
-        left = _difference(_moved(score, move), wanted)
+        window = tuple(slice(1 - by, 1 - by + n) for by, n in zip(move, wanted.shape, strict=True))
+        left = _difference(scores[window], wanted)
         nearer = left < least
-        least, chosen = np.where(nearer, left, least), np.where(nearer, _moved(response, move), chosen)
+        least, chosen = np.where(nearer, left, least), np.where(nearer, responses[window], chosen)
     return chosen
 
 
 def _difference(a: Plane, b: Plane) -> Plane:
     squares = (a - b) ** 2
     return np.asarray(cv2.boxFilter(squares, -1, (_WINDOW,) * 2, borderType=cv2.BORDER_REPLICATE), np.float32)
-
-
-def _moved(plane: Plane, move: tuple[int, int]) -> Plane:
-    """Return a plane moved by (y, x) pixels; its edges are repeated."""
-    framed = np.pad(plane, 1, "edge")
-    y, x = 1 - move[0], 1 - move[1]
-    return framed[y : y + plane.shape[0], x : x + plane.shape[1]]
