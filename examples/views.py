@@ -1,4 +1,4 @@
-"""What views of an image are worth, on a fold of the train lists that a network was trained without.
+"""What views of an image and its confirmation by other sizes are worth, on a fold of the train lists that a network was trained without.
 
 python examples/views.py results/fold0/ismallnet-s --root /data --fold 0 --out results/views.csv
 
@@ -18,7 +18,7 @@ from ismallnet.catalogue import find_weights
 from ismallnet.checkpoint import read_saved
 from ismallnet.evaluate import evaluate
 
-KEYS = ["model", "weights_sha256", "data", "fold", "n", "protocol", "views"]
+KEYS = ["model", "weights_sha256", "data", "fold", "n", "protocol", "views", "confirm"]
 RATES = ["iou", "niou", "mean_iou", "pd", "fa"]
 ORIGIN = ["date", "commit", "hardware"]
 
@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", default=["NUAA-SIRST", "NUDT-SIRST"])
     parser.add_argument("--fold", type=int, default=0)
     parser.add_argument("--views", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--confirm", action="store_true")
     parser.add_argument("--protocols", nargs="+", default=["standard", "ismallnet"])
     parser.add_argument("--out", type=Path, default=Path("results/views.csv"))
     options = parser.parse_args()
@@ -42,15 +43,16 @@ def main() -> None:
     store = Store(options.out, KEYS + RATES + ORIGIN)
     for name, protocol, views in product(options.data, options.protocols, options.views):
         judge = data.validation_split(data.load(name, options.root, "train"), options.fold)[1]
-        known = options.model, detector.weights_sha256, name, options.fold, len(judge), protocol, views
+        trial = options.model, detector.weights_sha256, name, options.fold, len(judge), protocol
+        known = *trial, views, options.confirm
         key = dict(zip(KEYS, map(str, known), strict=True))
         if any(key.items() <= row.items() for row in store.rows):
             continue
-        detector.views = views
+        detector.views, detector.confirm = views, options.confirm
         report = evaluate(detector, judge, protocol=protocol, bootstrap=0, details=False)
         rates = {rate: f"{report.rates.overall[rate].value:.6g}" for rate in RATES}
         store.replace(key, [key | rates | {k: str(report.provenance[k]) for k in ORIGIN}])
-        print(name, protocol, views, rates, flush=True)
+        print(name, protocol, views, options.confirm, rates, flush=True)
 
 
 if __name__ == "__main__":

@@ -377,13 +377,13 @@ def test_threshold_and_range_are_used_and_recorded(
     assert [target["area"] for target in found["targets"]] == [48 * 64]  # every score is above 0
 
 
-def test_views_are_averaged_and_recorded(
+def test_views_and_confirmation_are_obeyed_and_recorded(
     run: Callable[..., Ended], scenes: Path, trained: Path, tmp_path: Path
 ) -> None:
     image = scenes / "images" / "0.png"
     scores = []
-    for views in ("1", "8"):
-        out = tmp_path / views
+    for views, confirm in (("1", False), ("8", False), ("1", True)):
+        out = tmp_path / f"{views}-{confirm}"
         arguments = (
             "detect",
             image,
@@ -395,11 +395,13 @@ def test_views_are_averaged_and_recorded(
             out,
             "--views",
             views,
+            *(["--confirm"] if confirm else []),
         )
         assert run(*arguments)[0] == 0
-        assert json.loads((out / "detections.json").read_text())["views"] == int(views)
+        head = json.loads((out / "detections.json").read_text())
+        assert (head["views"], head["confirm"]) == (int(views), confirm)
         scores.append(next((out / "score").iterdir()).read_bytes())
-    assert scores[0] != scores[1]
+    assert len(set(scores)) == 3
     assert run("detect", image, "--model", trained, "--out", tmp_path / "3", "--views", "3")[0] == 2
 
 

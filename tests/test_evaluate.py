@@ -234,10 +234,14 @@ def test_another_threshold_than_the_protocols_is_noted(scenes):
 
 def test_test_time_augmentation_is_noted(scenes):
     detector = perfect()
-    detector.views = 4
+    detector.views, detector.confirm = 4, True
     report = evaluate(detector, scenes, bootstrap=0)
     assert report.provenance["views"] == 4
-    assert report.notes == ("test-time augmentation: the mean over 4 flips and quarter turns of each image",)
+    assert report.provenance["confirm"] is True
+    assert report.notes == (
+        "test-time augmentation: the mean over 4 flips and quarter turns of each image",
+        "test-time augmentation: targets confirmed by the image enlarged or shrunk 1.25 times",
+    )
 
 
 def test_acm_on_other_lists_than_its_own_is_noted(scenes):

@@ -1,4 +1,4 @@
-"""Test-time augmentation: what is averaged, and that views are registered before they are."""
+"""Test-time augmentation: what is averaged, that views are registered before they are, and what is confirmed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ismallnet.detector import Detector
 from ismallnet.maps import Maps
 from ismallnet.rules import Fixed
 from ismallnet.tiles import Tiling
-from ismallnet.views import averaged
+from ismallnet.views import averaged, confirmed
 
 
 def noise(height: int, width: int) -> np.ndarray:
@@ -116,3 +116,63 @@ def test_views_are_of_tiles_where_an_image_is_cut() -> None:
 def test_another_number_of_views_is_refused() -> None:
     with pytest.raises(ValueError, match="got 3 views; give 1, 2, 4 or 8"):
         detector(far, 3).score(noise(20, 20))
+
+
+def showing(*seen: float, at: tuple[int, int] = (30, 40)):
+    """Answer with a square of 5×5 pixels of the image, 2 high, at the sizes given (1: as it is), 0 elsewhere."""
+
+    def respond(stack: np.ndarray) -> Maps:
+        times = stack.shape[1] / 80
+        response = np.zeros_like(stack)
+        if times in seen:
+            top, left, bottom, right = (round(n * times) for n in (*at, at[0] + 5, at[1] + 5))
+            response[:, top:bottom, left:right] = 2
+        return Maps(response, interior=response + 1, boundary=response - 1)
+
+    return respond
+
+
+STACK = np.zeros((2, 80, 120), np.float32)
+
+
+@pytest.mark.parametrize(("seen", "kept"), [((), False), ((1.25,), True), ((0.8,), True), ((1.25, 0.8), True)])
+def test_a_target_is_kept_where_another_size_shows_it(seen: tuple[float, ...], kept: bool) -> None:
+    respond = showing(1, *seen)
+    own, maps = respond(STACK), confirmed(respond, respond)(STACK)
+    np.testing.assert_array_equal(maps.target, own.target if kept else 0)
+    np.testing.assert_array_equal(maps.interior, own.interior)
+    np.testing.assert_array_equal(maps.boundary, own.boundary)
+
+
+def test_other_sizes_raise_nothing() -> None:
+    respond = showing(1.25, 0.8)
+    assert confirmed(respond, respond)(STACK).target.max() == 0
+
+
+@pytest.mark.parametrize(("pixels", "rows"), [(3, 5), (6, 2), (12, 0)])
+def test_outlines_of_other_sizes_may_lie_a_little_aside(pixels: int, rows: int) -> None:
+    """By three pixels and the target is whole; further, and what is farther than that from them is lost."""
+    there = showing(1.25, at=(30 + pixels, 40))
+    maps = confirmed(there, showing(1))(STACK)
+    assert (maps.target[0, 30:35, 40:45] > 1).any(axis=1).sum() == rows
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 200), (81, 77)])
+def test_confirmation_takes_any_size(shape: tuple[int, int]) -> None:
+    made = detector(lambda image: image, 1)
+    made.confirm = True
+    image = np.full(shape, 0.7, np.float32)
+    np.testing.assert_allclose(made.score(image), image, atol=1e-6)
+
+
+def test_confirmation_comes_after_the_views_and_goes_by_tiles() -> None:
+    """Of an image cut into tiles, each tile is enlarged and shrunk; a smooth image shows itself at any size."""
+    y, x = np.mgrid[:300, :500].astype(np.float32)
+    image = (np.sin(x / 17) * np.cos(y / 23) / 2 + 0.5).astype(np.float32)
+    made = detector(lambda image: image, 8)
+    made.confirm, made.tiling = True, Tiling(128, 32, above=0)
+    np.testing.assert_allclose(made.score(image)[INNER], image[INNER], atol=1e-3)
+    dot = np.zeros((64, 64), np.float32)
+    dot[20, 20] = 1  # enlarged and shrunk it is dimmer
+    made.tiling = None
+    assert 0.3 < made.score(dot).max() < 1

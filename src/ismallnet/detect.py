@@ -158,6 +158,7 @@ def head(detector: Detector) -> dict[str, Any]:
         "decision": repr(detector.rule),
         "tiling": repr(detector.tiling),
         "views": detector.views,
+        "confirm": detector.confirm,
     }
 
 

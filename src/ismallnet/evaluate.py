@@ -161,6 +161,7 @@ def evaluate(
             "runtime": getattr(detector, "runtime", None),
             "precision": getattr(detector, "precision", None),
             "views": getattr(detector, "views", 1),
+            "confirm": getattr(detector, "confirm", False),
             "score_s": round(score_s, 3),
             "count_s": round(count_s, 3),
         },
@@ -270,6 +271,8 @@ def _otherwise(detector: Scorer) -> tuple[str, ...]:
         notes.append(f"scored by {runtime} in {precision}, not by torch in fp32")
     if (views := getattr(detector, "views", 1)) > 1:
         notes.append(f"test-time augmentation: the mean over {views} flips and quarter turns of each image")
+    if getattr(detector, "confirm", False):
+        notes.append("test-time augmentation: targets confirmed by the image enlarged or shrunk 1.25 times")
     return tuple(notes)
 
 

@@ -1,8 +1,11 @@
-"""Test-time augmentation: the response to an image as the mean over flips and quarter turns of it.
+"""Test-time augmentation: what other views of an image say of it.
 
-A network may put outlines to one side, because the masks it learnt from lie there (NUDT-SIRST, see
+`averaged`: the response is the mean over flips and quarter turns. A network may put outlines to one side, because the masks it learnt from lie there (NUDT-SIRST, see
 docs/datasets.md), and where an image is turned the side is another. So every view is registered to the image
 as it lies before it counts: what brings its targets nearer is moved by a pixel.
+
+`confirmed`: the response is no higher than to the image enlarged or shrunk. Targets come in many sizes, so
+that one is seen at another size as well; half of what a network takes for a target by mistake is not.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from ismallnet.maps import Maps, joined
+from ismallnet.maps import Maps, joined, resize
 
 if TYPE_CHECKING:
     from ismallnet.maps import Plane
@@ -23,6 +26,10 @@ _WINDOW = 15
 """Side of the square, in pixels, over which scores are compared."""
 _WORTH = 0.5
 """A view is moved where that leaves less than this share of its squared difference to what it is to meet."""
+_SIZES = 1.25, 0.8
+"""How many times as large as it is an image is looked at once more."""
+_NEAR = 7
+"""Side of the square, in pixels, in which another size has to show a target, for outlines differ."""
 _MOVES = [(y, x) for y, x in product((-1, 0, 1), repeat=2) if (y, x) != (0, 0)]
 
 
@@ -51,6 +58,33 @@ def averaged(
         return np.stack([_mean(responses, score) for responses in zip(*stacks, strict=True)])
 
     return lambda stack: joined((seen(stack, view) for view in range(views)), mean)
+
+
+def confirmed(respond: Callable[[Plane], Maps], own: Callable[[Plane], Maps]) -> Callable[[Plane], Maps]:
+    """Let a function of stacks lower its response where other sizes of an image do not show a target.
+
+    Args:
+        respond: From (B, H, W) to responses of that shape, for the image enlarged and shrunk 1.25 times.
+        own: The function, such as `respond` itself or its `averaged`.
+
+    Returns:
+        From (B, H, W) to the maps of `own`, the target's no higher than the highest response of either size
+        in the 7×7 pixels around.
+    """
+
+    def seen(image: Plane, times: float) -> Plane:
+        height, width = (max(round(n * times), 1) for n in image.shape)
+        return resize(respond(resize(image, (height, width))[None]).target[0], image.shape)
+
+    def near(image: Plane) -> Plane:
+        highest = np.maximum(*(seen(image, times) for times in _SIZES))
+        return np.asarray(cv2.dilate(highest, np.ones((_NEAR, _NEAR), np.uint8)), np.float32)
+
+    def lowered(stack: Plane) -> Maps:
+        maps = own(stack)
+        return maps._replace(target=np.minimum(maps.target, np.stack([near(image) for image in stack])))
+
+    return lowered
 
 
 def _turned(stack: Plane, view: int, *, back: bool = False) -> Plane:

@@ -102,9 +102,9 @@ def run(options: argparse.Namespace) -> int:
         calibration=options.calibration,
         runtime=options.runtime,
         precision=options.precision,
-        images=options.views * _count(options.sources) if options.runtime == "auto" else 1,
+        images=(options.views + 2 * options.confirm) * _count(options.sources) if options.runtime == "auto" else 1,
     )
-    detector.tiling, detector.views = options.tile, options.views
+    detector.tiling, detector.views, detector.confirm = options.tile, options.views, options.confirm
     with progress("detecting", unit="frames") as advance:
         detect = functools.partial(detect_shared, place=place) if shared else detect_files
         report = detect(

@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
         runtime=options.runtime,
         precision=options.precision,
     )
-    detector.views = options.views
+    detector.views, detector.confirm = options.views, options.confirm
     dataset = data.load(options.data, options.root, options.split)
     with progress("evaluating") as advance:
         report = evaluate(

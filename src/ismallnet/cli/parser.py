@@ -73,6 +73,12 @@ def add_views(parser: Parser) -> None:
         help="test-time augmentation: average the response over so many flips and quarter turns of an image, "
         "in so many times the time (default: 1, the image as it is)",
     )
+    parser.add_argument(
+        "--confirm",
+        action="store_true",
+        help="take a target only where the image enlarged or shrunk 1.25 times shows it too: fewer false "
+        "alarms, in the time of two more views",
+    )
 
 
 def add_decision(parser: Parser) -> None:
