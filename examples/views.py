@@ -1,4 +1,6 @@
-"""What views of an image and its confirmation by other sizes are worth, on a fold of the train lists that a network was trained without.
+"""What views of an image, and its confirmation by other sizes, are worth to a network.
+
+On a fold of the train lists that it was trained without.
 
 python examples/views.py results/fold0/ismallnet-s --root /data --fold 0 --out results/views.csv
 

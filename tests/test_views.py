@@ -1,4 +1,4 @@
-"""Test-time augmentation: what is averaged, that views are registered before they are, and what is confirmed."""
+"""Test-time augmentation: what is averaged, and that it is registered before; what is confirmed."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_another_number_of_views_is_refused() -> None:
 
 
 def showing(*seen: float, at: tuple[int, int] = (30, 40)):
-    """Answer with a square of 5×5 pixels of the image, 2 high, at the sizes given (1: as it is), 0 elsewhere."""
+    """Answer with 2 for a square of 5×5 pixels at the sizes given (1: as it is), with 0 elsewhere."""
 
     def respond(stack: np.ndarray) -> Maps:
         times = stack.shape[1] / 80
@@ -135,7 +135,9 @@ def showing(*seen: float, at: tuple[int, int] = (30, 40)):
 STACK = np.zeros((2, 80, 120), np.float32)
 
 
-@pytest.mark.parametrize(("seen", "kept"), [((), False), ((1.25,), True), ((0.8,), True), ((1.25, 0.8), True)])
+@pytest.mark.parametrize(
+    ("seen", "kept"), [((), False), ((1.25,), True), ((0.8,), True), ((1.25, 0.8), True)]
+)
 def test_a_target_is_kept_where_another_size_shows_it(seen: tuple[float, ...], kept: bool) -> None:
     respond = showing(1, *seen)
     own, maps = respond(STACK), confirmed(respond, respond)(STACK)
@@ -166,7 +168,7 @@ def test_confirmation_takes_any_size(shape: tuple[int, int]) -> None:
 
 
 def test_confirmation_comes_after_the_views_and_goes_by_tiles() -> None:
-    """Of an image cut into tiles, each tile is enlarged and shrunk; a smooth image shows itself at any size."""
+    """Each tile is enlarged and shrunk; a smooth image shows itself at any size."""
     y, x = np.mgrid[:300, :500].astype(np.float32)
     image = (np.sin(x / 17) * np.cos(y / 23) / 2 + 0.5).astype(np.float32)
     made = detector(lambda image: image, 8)

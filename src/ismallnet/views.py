@@ -1,8 +1,9 @@
 """Test-time augmentation: what other views of an image say of it.
 
-`averaged`: the response is the mean over flips and quarter turns. A network may put outlines to one side, because the masks it learnt from lie there (NUDT-SIRST, see
-docs/datasets.md), and where an image is turned the side is another. So every view is registered to the image
-as it lies before it counts: what brings its targets nearer is moved by a pixel.
+`averaged`: the response is the mean over flips and quarter turns. A network may put outlines to one side,
+because the masks it learnt from lie there (NUDT-SIRST, see docs/datasets.md), and where an image is turned
+the side is another. So every view is registered to the image as it lies before it counts: what brings its
+targets nearer is moved by a pixel.
 
 `confirmed`: the response is no higher than to the image enlarged or shrunk. Targets come in many sizes, so
 that one is seen at another size as well; half of what a network takes for a target by mistake is not.

@@ -94,6 +94,7 @@ def run(options: argparse.Namespace) -> int:
     save = [kind.strip() for kind in options.save.split(",")]
     if options.runtime == "auto" and (shared or {"interior", "boundary"} & set(save)):
         options.runtime = None  # a graph has the score alone, and not every process may have one
+    looks = options.views + 2 * options.confirm
     detector = ismallnet.load(
         options.model,
         device=options.device,
@@ -102,7 +103,7 @@ def run(options: argparse.Namespace) -> int:
         calibration=options.calibration,
         runtime=options.runtime,
         precision=options.precision,
-        images=(options.views + 2 * options.confirm) * _count(options.sources) if options.runtime == "auto" else 1,
+        images=looks * _count(options.sources) if options.runtime == "auto" else 1,
     )
     detector.tiling, detector.views, detector.confirm = options.tile, options.views, options.confirm
     with progress("detecting", unit="frames") as advance:
