@@ -138,9 +138,6 @@ class Augment:
     that a background does not say whether there is one. All are equally likely, up to 26 pixels wide; turned
     as `symmetry` says, never resampled, the contrast changed up to `gain`. A copy that would not stand out
     or would touch a target is left out. Not with other labels than `target`: those are of whole images."""
-    paste_contrast: float = 1.5
-    """Least contrast of a copy, in standard deviations of the 32×32 pixels it is put into; fainter ones are
-    left out."""
 
     def __post_init__(self) -> None:
         chances = ("targets", "warp", "intensity", "stretch", "blur", "blank", "invert", "clutter", "paste")
@@ -150,7 +147,7 @@ class Augment:
         for name in ("scale", "aspect", "gain", "gamma"):
             value = getattr(self, name)
             require(value >= 1, f"augment.{name}", value, "a number of at least 1 (1: off)")
-        for name in ("rotation", "offset", "noise", "clutter_strength", "paste_contrast"):
+        for name in ("rotation", "offset", "noise", "clutter_strength"):
             value = getattr(self, name)
             require(value >= 0, f"augment.{name}", value, "a number of at least 0 (0: off)")
 

@@ -27,8 +27,8 @@ PATCH = 32
 """Side of the square around a target that is copied, in pixels; what is copied has to lie inside."""
 _RING = 2
 """Pixels around its mask that are copied with a target: optics spread it that far."""
-_VISIBLE = 0.015
-"""Least contrast of a copy, in units of the full range."""
+_STANDS_OUT = 1.5, 0.015
+"""Least contrast of a copy: in standard deviations of its surroundings, and in units of the full range."""
 _FILL = 33
 """Side of the square, in pixels, whose mean takes the place of a target where a background is added."""
 
@@ -65,8 +65,6 @@ class Copies(_PerCrop):
     """(B, 2) int64: x, y of its first pixel in the crop."""
     gain: Tensor
     """(B,) float32: factor on its contrast."""
-    least: Tensor
-    """(B,) float32: what its contrast has to be, in standard deviations of its surroundings."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -315,8 +313,7 @@ def _copies(pool: Pool, count: int, size: int, augment: Augment, generator: torc
     reach = torch.minimum(centre, pool.size[index] - 1 - centre).amin(1)
     whole = reach >= (PATCH - 1) / 2  # beyond the border there is a mirror image
     wanted = _chance(augment.paste, count, generator) & whole & there
-    least = torch.full((count,), augment.paste_contrast, device=device)
-    return Copies(torch.where(wanted, index, -1), centre, matrix, corner, gain, least)
+    return Copies(torch.where(wanted, index, -1), centre, matrix, corner, gain)
 
 
 def _paste(planes: Tensor, pool: Pool, copies: Copies) -> None:
@@ -342,7 +339,8 @@ def _paste(planes: Tensor, pool: Pool, copies: Copies) -> None:
     fits = (near * (1 - inner)).amax((1, 2)) == 0
     free = (planes[1][here] * near).amax((1, 2)) == 0
     contrast = ((new - old) * mask).sum((1, 2)).abs() / mask.sum((1, 2)).clamp(min=1)
-    seen = contrast >= (copies.least * old.std((1, 2))).clamp(min=_VISIBLE)
+    spread, level = _STANDS_OUT
+    seen = contrast >= torch.clamp(spread * old.std((1, 2)), min=level)
     chosen = (fits & free & seen)[:, None, None]
     planes[0][here] = torch.where(chosen, new, old)
     for plane, copied in zip(planes[1:], patch[1:], strict=True):
