@@ -34,7 +34,6 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", default=["NUAA-SIRST", "NUDT-SIRST"])
     parser.add_argument("--fold", type=int, default=0)
     parser.add_argument("--views", type=int, nargs="+", default=[1, 2, 4, 8])
-    parser.add_argument("--confirm", action="store_true")
     parser.add_argument("--protocols", nargs="+", default=["standard", "ismallnet"])
     parser.add_argument("--out", type=Path, default=Path("results/views.csv"))
     options = parser.parse_args()
@@ -43,18 +42,19 @@ def main() -> None:
         raise SystemExit(f"{options.model} was trained with data.fold {trained}, not {options.fold}")
     detector = ismallnet.load(options.model)
     store = Store(options.out, KEYS + RATES + ORIGIN)
-    for name, protocol, views in product(options.data, options.protocols, options.views):
+    trials = product(options.data, options.protocols, options.views, (False, True))
+    for name, protocol, views, confirm in trials:
         judge = data.validation_split(data.load(name, options.root, "train"), options.fold)[1]
-        trial = options.model, detector.weights_sha256, name, options.fold, len(judge), protocol
-        known = *trial, views, options.confirm
+        network = options.model, detector.weights_sha256
+        known = *network, name, options.fold, len(judge), protocol, views, confirm
         key = dict(zip(KEYS, map(str, known), strict=True))
         if any(key.items() <= row.items() for row in store.rows):
             continue
-        detector.views, detector.confirm = views, options.confirm
+        detector.views, detector.confirm = views, confirm
         report = evaluate(detector, judge, protocol=protocol, bootstrap=0, details=False)
         rates = {rate: f"{report.rates.overall[rate].value:.6g}" for rate in RATES}
         store.replace(key, [key | rates | {k: str(report.provenance[k]) for k in ORIGIN}])
-        print(name, protocol, views, options.confirm, rates, flush=True)
+        print(name, protocol, views, confirm, rates, flush=True)
 
 
 if __name__ == "__main__":

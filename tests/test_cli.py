@@ -518,6 +518,18 @@ def test_unknown_protocol_is_refused_with_the_choices(
     assert "standard, ismallnet, dnanet, basicirstd, acm" in err
 
 
+def test_confirmation_of_a_filter_is_refused(run: Callable[..., Ended], scenes: Path, tmp_path: Path) -> None:
+    arguments = ("--confirm", "--out", tmp_path / "found")
+    for verb in (
+        ("detect", scenes / "images" / "0.png", "--model", "top-hat"),
+        ("evaluate", "top-hat", "--data", "folder", "--root", scenes),
+    ):
+        status, _, err = run(*verb, *arguments)
+        assert status != 0
+        assert "top-hat is a filter" in err
+        assert not (tmp_path / "found").exists()
+
+
 def test_filter_is_evaluated_with_curves_strata_and_what_it_does_to_clutter(
     run: Callable[..., Ended], scenes: Path, tmp_path: Path
 ) -> None:

@@ -167,14 +167,38 @@ def test_confirmation_takes_any_size(shape: tuple[int, int]) -> None:
     np.testing.assert_allclose(made.score(image), image, atol=1e-6)
 
 
-def test_confirmation_comes_after_the_views_and_goes_by_tiles() -> None:
-    """Each tile is enlarged and shrunk; a smooth image shows itself at any size."""
-    y, x = np.mgrid[:300, :500].astype(np.float32)
-    image = (np.sin(x / 17) * np.cos(y / 23) / 2 + 0.5).astype(np.float32)
-    made = detector(lambda image: image, 8)
+def test_each_tile_is_enlarged_and_shrunk() -> None:
+    made = detector(lambda image: image, 1)
     made.confirm, made.tiling = True, Tiling(128, 32, above=0)
-    np.testing.assert_allclose(made.score(image)[INNER], image[INNER], atol=1e-3)
-    dot = np.zeros((64, 64), np.float32)
-    dot[20, 20] = 1  # enlarged and shrunk it is dimmer
-    made.tiling = None
-    assert 0.3 < made.score(dot).max() < 1
+    y, x = np.mgrid[:300, :500].astype(np.float32)
+    smooth = (np.sin(x / 17) * np.cos(y / 23) / 2 + 0.5).astype(np.float32)
+    np.testing.assert_allclose(made.score(smooth)[INNER], smooth[INNER], atol=1e-3)  # the same at any size
+    dots = np.zeros((300, 500), np.float32)
+    dots[12::37, 12::37] = 1
+    score = made.score(dots)
+    assert (score <= dots).all()
+    assert 0.3 < score[dots > 0].min() < score.max() < 1  # dimmer when enlarged and shrunk
+
+
+def test_confirmation_costs_two_views_whatever_their_number() -> None:
+    heights: list[int] = []
+
+    def respond(image: np.ndarray) -> np.ndarray:
+        heights.append(len(image))
+        return image
+
+    made = detector(respond, 2)
+    made.confirm = True
+    made.score(noise(80, 120))
+    assert heights == [80, 80, 100, 64]
+
+
+def test_stacks_go_through_together() -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def respond(stack: np.ndarray) -> Maps:
+        seen.append(stack.shape)
+        return Maps(stack)
+
+    confirmed(respond, respond)(STACK)
+    assert seen == [(2, 80, 120), (2, 100, 150), (2, 64, 96)]

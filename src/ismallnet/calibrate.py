@@ -164,7 +164,7 @@ def calibrate(
         sweep=sweep,
         index=index,
         data=tuple(_part(each, counts[index]) for each in datasets),
-        provenance=provenance(),
+        provenance=provenance() | {"views": detector.views, "confirm": detector.confirm},
     )
 
 

@@ -59,7 +59,7 @@ class Detector:
         views: Test-time augmentation: how many flips and quarter turns of an image the response is the mean
             of, 1 (the image as it is), 2, 4 or 8 (`ismallnet.views`); so many times as slow. May be replaced.
         confirm: Whether a target has to be seen in the image enlarged or shrunk 1.25 times as well, for fewer
-            false alarms (`ismallnet.views`); the time of 2.2 more views. May be replaced.
+            false alarms of a network (`ismallnet.views`); the time of two more views. May be replaced.
         weights_sha256: Of the weights that `load` read (`checkpoint.weights_sha256`); None for any other
             detector.
         folder: The model folder that `load` read; None for any other detector.

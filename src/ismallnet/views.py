@@ -5,8 +5,8 @@ because the masks it learnt from lie there (NUDT-SIRST, see docs/datasets.md), a
 the side is another. So every view is registered to the image as it lies before it counts: what brings its
 targets nearer is moved by a pixel.
 
-`confirmed`: the response is no higher than to the image enlarged or shrunk. Targets come in many sizes, so
-that one is seen at another size as well; half of what a network takes for a target by mistake is not.
+`confirmed`: the response counts as far as the image enlarged or shrunk has it too. A network knows targets of
+many sizes; what it takes for one by mistake, it often takes so at one size only.
 """
 
 from __future__ import annotations
@@ -73,17 +73,16 @@ def confirmed(respond: Callable[[Plane], Maps], own: Callable[[Plane], Maps]) ->
         in the 7×7 pixels around.
     """
 
-    def seen(image: Plane, times: float) -> Plane:
-        height, width = (max(round(n * times), 1) for n in image.shape)
-        return resize(respond(resize(image, (height, width))[None]).target[0], image.shape)
-
-    def near(image: Plane) -> Plane:
-        highest = np.maximum(*(seen(image, times) for times in _SIZES))
-        return np.asarray(cv2.dilate(highest, np.ones((_NEAR, _NEAR), np.uint8)), np.float32)
+    def seen(stack: Plane, times: float) -> Plane:
+        height, width = (max(round(n * times), 1) for n in stack.shape[1:])
+        response = respond(np.stack([resize(image, (height, width)) for image in stack])).target
+        return np.stack([resize(each, stack.shape[1:]) for each in response])
 
     def lowered(stack: Plane) -> Maps:
         maps = own(stack)
-        return maps._replace(target=np.minimum(maps.target, np.stack([near(image) for image in stack])))
+        highest = np.maximum(*(seen(stack, times) for times in _SIZES))
+        near = np.stack([cv2.dilate(each, np.ones((_NEAR, _NEAR), np.uint8)) for each in highest])
+        return maps._replace(target=np.minimum(maps.target, near))
 
     return lowered
 

@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ismallnet
-from ismallnet.cli.parser import Parser, add_decision, add_detector, add_out, add_runtime, add_views
+from ismallnet.cli.parser import (
+    Parser,
+    add_decision,
+    add_detector,
+    add_out,
+    add_runtime,
+    add_views,
+    take_views,
+)
 from ismallnet.cli.screen import OK, failed, progress, say, table, warn
 
 if TYPE_CHECKING:
@@ -105,7 +113,8 @@ def run(options: argparse.Namespace) -> int:
         precision=options.precision,
         images=looks * _count(options.sources) if options.runtime == "auto" else 1,
     )
-    detector.tiling, detector.views, detector.confirm = options.tile, options.views, options.confirm
+    take_views(detector, options)
+    detector.tiling = options.tile
     with progress("detecting", unit="frames") as advance:
         detect = functools.partial(detect_shared, place=place) if shared else detect_files
         report = detect(

@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 
 import ismallnet
-from ismallnet.cli.parser import DATA_SETS, Parser, add_decision, add_detector, add_runtime, add_views
+from ismallnet.cli.parser import (
+    DATA_SETS,
+    Parser,
+    add_decision,
+    add_detector,
+    add_runtime,
+    add_views,
+    take_views,
+)
 from ismallnet.cli.screen import OK, progress, say, table
 
 SUMMARY = "score a detector on a data set under a named protocol"
@@ -63,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
         runtime=options.runtime,
         precision=options.precision,
     )
-    detector.views, detector.confirm = options.views, options.confirm
+    take_views(detector, options)
     dataset = data.load(options.data, options.root, options.split)
     with progress("evaluating") as advance:
         report = evaluate(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ismallnet.config import nearest
+
+if TYPE_CHECKING:
+    from ismallnet.detector import Detector
 
 DATA_SETS = "NUAA-SIRST, NUDT-SIRST, IRSTD-1k or folder"
 
@@ -76,9 +79,23 @@ def add_views(parser: Parser) -> None:
     parser.add_argument(
         "--confirm",
         action="store_true",
-        help="take a target only where the image enlarged or shrunk 1.25 times shows it too: fewer false "
-        "alarms, in the time of two more views",
+        help="of a network: take a target only where the image enlarged or shrunk 1.25 times shows it too: "
+        "fewer false alarms, in the time of two more views",
     )
+
+
+def take_views(detector: Detector, options: argparse.Namespace) -> None:
+    """Let a detector do what the options of ``add_views`` say.
+
+    Raises:
+        ValueError: Confirmation of a filter.
+    """
+    if options.confirm and detector.runtime is None:
+        raise ValueError(
+            f"{detector.name} is a filter: its response has no scale that other sizes of an image share; "
+            "leave --confirm out"
+        )
+    detector.views, detector.confirm = options.views, options.confirm
 
 
 def add_decision(parser: Parser) -> None:
