@@ -1,6 +1,4 @@
-"""What views of an image, and its confirmation by other sizes, are worth to a network.
-
-On a fold of the train lists that it was trained without.
+"""What views and confirmation are worth, on a fold of the train lists that a network was trained without.
 
 python examples/views.py results/fold0/ismallnet-s --root /data --fold 0 --out results/views.csv
 
